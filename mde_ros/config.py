@@ -1,0 +1,188 @@
+"""Settings as frozen dataclasses, each default written once, and one strict loader.
+
+Precedence everywhere: defaults < file < flag. An unknown key is an error that lists the valid ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message says what was expected and what came."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple | None = None,
+    live: bool = False,
+) -> Any:
+    """A dataclass field with a description, bounds and whether it may change while running."""
+    return field(
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "choices": choices, "live": live},
+    )
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """What DepthPipeline needs to know; every field is a ROS parameter of the nodes too."""
+
+    model: str = setting("default", "shipped model name, or path of a .safetensors or .onnx file")
+    runtime: str = setting(
+        "auto",
+        "inference library; auto takes torch on a GPU and onnxruntime on a CPU",
+        choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
+    )
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = setting(2, "CPU threads of the inference library, 0 = all", low=0, high=256)
+    min_depth: float = setting(
+        0.1, "metres; nearer depth is reported as too close", low=0.0, high=1000.0, live=True
+    )
+    max_depth: float = setting(
+        80.0, "metres; farther depth is reported as none", low=0.0, high=1000.0, live=True
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.min_depth >= self.max_depth:
+            raise ConfigError(
+                f"min_depth: expected less than max_depth ({self.max_depth}), got {self.min_depth}"
+            )
+
+
+@dataclass(frozen=True)
+class NodeSettings(PipelineSettings):
+    """Parameters of the depth node, beyond those of its pipeline."""
+
+    enabled: bool = setting(True, "whether frames are processed", live=True)
+    autostart: bool = setting(False, "configure and activate without a lifecycle manager")
+    image_transport: str = setting(
+        "raw", "how images arrive", choices=("raw", "compressed")
+    )
+    depth_encoding: str = setting(
+        "32FC1", "32FC1: metres, NaN = none; 16UC1: millimetres, 0 = none",
+        choices=("32FC1", "16UC1"),
+    )
+    point_stride: int = setting(
+        1, "publish every n-th row and column of the cloud", low=1, high=64, live=True
+    )
+    point_colour: bool = setting(True, "xyzrgb cloud instead of xyz", live=True)
+    colour_max_depth: float = setting(
+        10.0, "metres shown as the far end of depth/colour", low=0.1, high=1000.0, live=True
+    )
+    publish_reliability: str = setting(
+        "reliable", "QoS of the published topics (RViz hears only reliable)",
+        choices=("reliable", "best_effort"),
+    )
+    subscribe_reliability: str = setting(
+        "best_effort", "QoS of the camera subscription; best_effort hears every publisher",
+        choices=("reliable", "best_effort"),
+    )
+    diagnostics_period: float = setting(
+        1.0, "seconds between two diagnostics messages", low=0.1, high=60.0
+    )
+
+
+def _matches(value: Any, expected: Any) -> bool:
+    if typing.get_origin(expected) in (Union, types.UnionType):
+        return any(_matches(value, option) for option in typing.get_args(expected))
+    if typing.get_origin(expected) is tuple:
+        return isinstance(value, tuple)
+    if expected is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(expected, type) or isinstance(value, expected)
+
+
+def _type_name(expected: Any) -> str:
+    return getattr(expected, "__name__", str(expected))
+
+
+def check(settings: Any) -> None:
+    """Hold every field of a settings dataclass against its type, bounds and choices.
+
+    Raises:
+        ConfigError: naming the field, what was expected and what came.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for f in dataclasses.fields(settings):
+        value, meta = getattr(settings, f.name), f.metadata
+        if not _matches(value, hints[f.name]):
+            raise ConfigError(f"{f.name}: expected {_type_name(hints[f.name])}, got {value!r}")
+        if meta.get("choices") and value not in meta["choices"]:
+            options = ", ".join(map(str, meta["choices"]))
+            raise ConfigError(f"{f.name}: expected one of {options}, got {value!r}")
+        low, high = meta.get("low"), meta.get("high")
+        if value is not None and (
+            (low is not None and not value >= low) or (high is not None and not value <= high)
+        ):
+            raise ConfigError(f"{f.name}: expected a value in [{low}, {high}], got {value!r}")
+
+
+def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> T:
+    """Make a settings dataclass from a mapping; nested dataclasses from nested mappings.
+
+    Raises:
+        ConfigError: on an unknown key (the valid ones are listed) or a value out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: expected a mapping of names to values, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    valid = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in valid:
+            raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            value = build(typing.cast(type, hints[key]), value, f"{source}.{key}")
+        elif typing.get_origin(hints[key]) is tuple and isinstance(value, list):
+            value = tuple(value)
+        arguments[key] = value
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def load(cls: type[T], path: str | Path | None = None, **flags: Any) -> T:
+    """Settings from defaults, then a YAML file, then flags (those that are not None).
+
+    Raises:
+        ConfigError: on a missing or malformed file, an unknown key or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML ({error})") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: expected a mapping of names to values")
+        values.update(loaded or {})
+    values.update({k: v for k, v in flags.items() if v is not None})
+    return build(cls, values, str(path) if path is not None else "settings")
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """The effective settings as plain values, to be stored in checkpoints and results."""
+    return dataclasses.asdict(settings)

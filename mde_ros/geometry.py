@@ -1,0 +1,125 @@
+"""Cameras, points and poses in numpy: one definition for pipeline, nodes, data sets and tests.
+
+`T_a_b` is a (4, 4) matrix that maps points of frame b into frame a. Optical frames have x right,
+y down, z forward; pixel centres lie at integer coordinates.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mde_ros.frame import Camera
+
+
+def rays(camera: Camera) -> np.ndarray:
+    """Direction of every pixel with z = 1: (H, W, 3) float32; depth_m * rays is the point."""
+    x = (np.arange(camera.width) - camera.K[0, 2]) / camera.K[0, 0]
+    y = (np.arange(camera.height) - camera.K[1, 2]) / camera.K[1, 1]
+    out = np.ones((camera.height, camera.width, 3), np.float32)
+    out[..., 0] = x
+    out[..., 1] = y[:, None]
+    return out
+
+
+def unproject(depth_m: np.ndarray, camera: Camera) -> np.ndarray:
+    """Depth (H, W) in metres along z → points (H, W, 3) float32 in the optical frame."""
+    return rays(camera) * np.asarray(depth_m, np.float32)[..., None]
+
+
+def project(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) in the optical frame → pixels (N, 2) float64 and depths (N,) in metres.
+
+    Points at or behind the camera plane get NaN pixels. The camera is taken as undistorted.
+    """
+    points = np.asarray(points, np.float64).reshape(-1, 3)
+    z = points[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        uv = points[:, :2] / np.where(z > 0, z, np.nan)[:, None]
+    return uv * camera.K[[0, 1], [0, 1]] + camera.K[:2, 2], z
+
+
+def points_to_depth(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Sparse depth (H, W) float32 of points (N, 3); the nearest wins a pixel, 0 = none."""
+    depth = np.zeros((camera.height, camera.width), np.float32)
+    uv, z = project(points, camera)
+    inside = np.isfinite(uv).all(1)
+    cols = np.rint(np.where(inside, uv[:, 0], -1)).astype(np.int64)
+    rows = np.rint(np.where(inside, uv[:, 1], -1)).astype(np.int64)
+    inside &= (cols >= 0) & (cols < camera.width) & (rows >= 0) & (rows < camera.height)
+    rows, cols, z = rows[inside], cols[inside], z[inside]
+    order = np.argsort(-z)  # far first, so that the nearest is written last
+    depth[rows[order], cols[order]] = z[order]
+    return depth
+
+
+def transform(T: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Apply a (4, 4) transform to points (..., 3)."""
+    return points @ T[:3, :3].T + T[:3, 3]
+
+
+def pose(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> np.ndarray:
+    """(4, 4) transform from a translation in metres and a quaternion x, y, z, w.
+
+    Raises:
+        ValueError: when the quaternion is zero or not finite.
+    """
+    q = np.asarray(quaternion_xyzw, np.float64)
+    norm = np.linalg.norm(q)
+    if not np.isfinite(norm) or norm < 1e-6:
+        raise ValueError(f"pose: expected a quaternion of non-zero length, got {q.tolist()}")
+    x, y, z, w = q / norm
+    T = np.eye(4)
+    T[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    T[:3, 3] = np.asarray(translation, np.float64)
+    return T
+
+
+def scan_to_points(
+    ranges_m: np.ndarray,
+    angle_min: float,
+    angle_increment: float,
+    range_min: float,
+    range_max: float,
+) -> np.ndarray:
+    """Laser ranges (N,) → points (M, 3) float32 in the laser frame (x forward, z up).
+
+    Only range_min <= r <= range_max counts (REP 117), which drops NaN and infinities.
+    """
+    ranges = np.asarray(ranges_m, np.float64)
+    angles = angle_min + angle_increment * np.arange(ranges.size)
+    good = (ranges >= range_min) & (ranges <= range_max)
+    r, a = ranges[good], angles[good]
+    return np.stack([r * np.cos(a), r * np.sin(a), np.zeros_like(r)], 1).astype(np.float32)
+
+
+def undistort_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Fixed-point maps for cv2.remap that remove the lens distortion, K unchanged."""
+    size = (camera.width, camera.height)
+    if camera.distortion_model == "equidistant":
+        D = camera.D[:4].reshape(4, 1)
+        return cv2.fisheye.initUndistortRectifyMap(
+            camera.K, D, np.eye(3), camera.K, size, cv2.CV_16SC2
+        )
+    return cv2.initUndistortRectifyMap(camera.K, camera.D, np.eye(3), camera.K, size, cv2.CV_16SC2)
+
+
+def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:
+    """The factor median(truth / prediction) over pixels valid in both; 1.0 if there are none."""
+    valid = (truth_m > 0) & (prediction_m > 0) & np.isfinite(truth_m) & np.isfinite(prediction_m)
+    if not valid.any():
+        return 1.0
+    return float(np.median(truth_m[valid] / prediction_m[valid]))
+
+
+def network_size(width: int, height: int, pixels: int, multiple: int = 4) -> tuple[int, int]:
+    """Width and height of about `pixels` pixels that keep the aspect ratio of an image.
+
+    Both are rounded to a multiple, so that every feature pyramid level has whole pixels.
+    """
+    scale = (pixels / (width * height)) ** 0.5
+    return tuple(max(multiple, round(s * scale / multiple) * multiple) for s in (width, height))  # type: ignore[return-value]

@@ -1,0 +1,56 @@
+"""DepthModel: from a uint8 image to metres in one torch module, run as it is or exported whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DepthModel(nn.Module):
+    """Normalise → network → metres.
+
+    Args:
+        network: (N, 3, h, w) normalised image → (N, 1, h', w') canonical depth in metres.
+        focal_px: canonical focal length f_c, pixels at the network's input; None: no correction.
+
+    forward takes
+        image: (N, h, w, 3) uint8 RGB;
+        focal_px: (N,) float32, focal length in pixels of this image;
+        sparse_m: (N, 1, h, w) float32 metres, 0 = none, for completion networks;
+    and returns {"depth": (N, 1, h', w') metres, …}.
+
+    Depth = network output · f / f_c: the same object, seen with half the focal length, is half as
+    large in pixels, looks twice as far to the network, and is put right by the factor.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, focal_px: float | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.focal_px = focal_px
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(N, h, w, 3) uint8 → (N, 3, h, w) of ImageNet statistics, in the network's precision."""
+        x = image.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        return (x - self.mean) / self.std
+
+    def forward(
+        self, image: Tensor, focal_px: Tensor, sparse_m: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        x = self.normalise(image)
+        if self.focal_px is None:
+            ratio = torch.ones_like(focal_px).view(-1, 1, 1, 1)
+        else:
+            ratio = (focal_px / self.focal_px).view(-1, 1, 1, 1)
+        if sparse_m is None:
+            canonical = self.network(x)
+        else:
+            canonical = self.network(x, sparse_m / ratio.to(x.dtype))
+        return {"depth": canonical.float() * ratio}

@@ -1,0 +1,97 @@
+"""DepthPipeline: one frame in, one prediction out. Node, evaluation and benchmark all call it.
+
+    undistort → resize → project points → network (metres) → resize → range check
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mde_ros.config import PipelineSettings
+from mde_ros.frame import Camera, Frame, Prediction
+from mde_ros.geometry import network_size, points_to_depth, undistort_maps
+from mde_ros.runtime import Runtime, load_runtime
+
+
+@dataclass(frozen=True, eq=False)
+class _Optics:
+    """All that depends on the camera alone; made once per camera."""
+
+    source: Camera
+    ideal: Camera  # of the image that goes out: source without distortion
+    network: Camera  # of the network's input
+    maps: tuple[np.ndarray, np.ndarray] | None
+
+
+class DepthPipeline:
+    """From a camera frame (and LiDAR points) to metric depth at the image's own size.
+
+    Args:
+        settings: model, runtime, device and depth range.
+        runtime: a loaded network, when the caller has one; otherwise it is loaded from settings.
+
+    Raises:
+        runtime.ModelError: when the model cannot be found, read or run as asked.
+    """
+
+    def __init__(self, settings: PipelineSettings, runtime: Runtime | None = None) -> None:
+        self.settings = settings
+        self.runtime = runtime or load_runtime(
+            settings.model, settings.runtime, settings.device, settings.threads
+        )
+        self._optics: _Optics | None = None
+
+    def __call__(self, frame: Frame) -> Prediction:
+        """Predict depth for one frame; see Frame and Prediction for shapes and units."""
+        optics = self.optics(frame.camera)
+        image, sparse = self.prepare(frame, optics)
+        outputs = self.runtime(image, optics.network.focal_px, sparse)
+        return self.finish(outputs, optics)
+
+    def output_camera(self, camera: Camera) -> Camera:
+        """The camera that the predicted depth belongs to: same size and K, no distortion."""
+        return self.optics(camera).ideal
+
+    def rectify(self, frame: Frame) -> np.ndarray:
+        """The frame's image as the depth sees it, lens distortion removed: (H, W, 3) uint8."""
+        maps = self.optics(frame.camera).maps
+        return frame.image if maps is None else cv2.remap(frame.image, *maps, cv2.INTER_LINEAR)
+
+    def optics(self, camera: Camera) -> _Optics:
+        """Maps and resized cameras for this camera, kept until another camera comes."""
+        if self._optics is None or not self._optics.source.same_as(camera):
+            spec = self.runtime.spec
+            size = spec.size or network_size(
+                camera.width, camera.height, spec.pixels, spec.multiple
+            )
+            ideal = camera.undistorted()
+            maps = undistort_maps(camera) if camera.is_distorted else None
+            self._optics = _Optics(camera, ideal, ideal.resized(*size), maps)
+        return self._optics
+
+    def prepare(self, frame: Frame, optics: _Optics) -> tuple[np.ndarray, np.ndarray | None]:
+        """Network input: (h, w, 3) uint8 and, for completion, sparse depth (h, w) in metres."""
+        network = optics.network
+        image = cv2.resize(
+            self.rectify(frame), (network.width, network.height), interpolation=cv2.INTER_LINEAR
+        )
+        if not self.runtime.spec.takes_points:
+            return image, None
+        points = np.zeros((0, 3), np.float32) if frame.points is None else frame.points
+        return image, points_to_depth(points, network)
+
+    def finish(self, outputs: dict[str, np.ndarray], optics: _Optics) -> Prediction:
+        """Network output → the image's size; depth outside the range or not finite becomes 0."""
+        size = (optics.ideal.width, optics.ideal.height)
+        full = {
+            name: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
+            for name, value in outputs.items()
+        }
+        # THRESH_TOZERO maps NaN to 0 as well: no comparison holds for it.
+        depth = full.pop("depth")
+        cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
+        cv2.threshold(depth, self.settings.min_depth, 0, cv2.THRESH_TOZERO, dst=depth)
+        return Prediction(depth, **full)

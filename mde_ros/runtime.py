@@ -1,0 +1,405 @@
+"""torch, ONNX Runtime (CPU, CUDA, TensorRT) and OpenVINO behind one call.
+
+A Runtime takes a uint8 RGB image at network resolution, the focal length there and, if the network
+completes depth, sparse depth; it returns named maps in metres.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import yaml
+
+from mde_ros.config import ConfigError, build, check, setting
+
+RUNTIMES = ("auto", "torch", "onnxruntime", "openvino", "tensorrt")
+
+
+class ModelError(ValueError):
+    """A model that cannot be found, read or run; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a network takes and gives; read from a checkpoint, an ONNX file or a YAML beside it.
+
+    The fields from `layout` on describe a foreign network ("bring your own"); networks of this
+    package have all of that inside and keep the defaults.
+    """
+
+    name: str = setting("", "what the model is called in tables")
+    size: tuple[int, int] | None = setting(None, "fixed input width and height in pixels")
+    pixels: int = setting(304 * 228, "input area when the size is free", low=1024)
+    multiple: int = setting(4, "width and height are rounded to a multiple of this", low=1)
+    focal_px: float | None = setting(
+        None, "focal length in input pixels that the depth scale belongs to; none: no correction"
+    )
+    metric: bool = setting(True, "whether the output is metres, not relative depth")
+    takes_points: bool = setting(False, "whether the network takes sparse depth too")
+    foreign: bool = setting(False, "normalise and correct outside the network, as given below")
+    layout: str = setting("nchw", "order of a foreign network's input", choices=("nchw", "nhwc"))
+    colour: str = setting("rgb", "channel order of a foreign network", choices=("rgb", "bgr"))
+    scale: float = setting(1 / 255, "pixel values are multiplied by this first")
+    mean: tuple[float, ...] = setting((0.0, 0.0, 0.0), "then this is subtracted, per channel")
+    std: tuple[float, ...] = setting((1.0, 1.0, 1.0), "then divided by this, per channel")
+    output: str = setting(
+        "depth", "what a foreign network puts out", choices=("depth", "inverse_depth")
+    )
+    output_scale: float = setting(1.0, "metres (or 1/metres) per unit of output")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class Runtime(Protocol):
+    """A loaded network."""
+
+    spec: ModelSpec
+    name: str  # onnxruntime, torch, …
+    device: str  # cpu, cuda:0, …
+    path: Path
+    sha256: str
+
+    def __call__(
+        self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (h, w, 3) uint8, sparse (h, w) float32 metres → {"depth": (h', w') float32, …}."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest"
+        ) else hashlib.sha256(file.read()).hexdigest()
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = resources.files("mde_ros") / "weights"
+    return sorted(f.name[: -len(".onnx")] for f in folder.iterdir() if f.name.endswith(".onnx"))
+
+
+def find_model(model: str, suffix: str) -> Path:
+    """Path of a shipped model's file of this suffix, or of the file itself.
+
+    Raises:
+        ModelError: when there is neither, naming the shipped ones.
+    """
+    if model in ("default", *shipped_models()):
+        from mde_ros.weights import DEFAULT
+
+        name = DEFAULT if model == "default" else model
+        return Path(str(resources.files("mde_ros") / "weights" / f"{name}{suffix}"))
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise ModelError(
+            f"model: expected default, {', '.join(shipped_models())} or an existing .onnx or"
+            f" .safetensors file, got {model!r}"
+        )
+    if path.suffix not in (".onnx", ".safetensors"):
+        raise ModelError(
+            f"model: expected a .onnx or .safetensors file, got {path.name!r}"
+            " (pickled weights are never loaded; convert them with `mde export`)"
+        )
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file, read without loading tensors.
+
+    Raises:
+        ModelError: when the file is truncated or is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(100_000_000, path.stat().st_size - 8):
+                raise ValueError("the length of its header does not fit its size")
+            header = json.loads(file.read(length))
+        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+        if max(ends, default=0) + 8 + length != path.stat().st_size:
+            raise ValueError("it is truncated")
+        return header
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def spec_from_json(text: str, source: str) -> ModelSpec:
+    """Parse the spec stored in a checkpoint or ONNX file.
+
+    Raises:
+        ModelError: when it is not one of this package.
+    """
+    try:
+        return build(ModelSpec, json.loads(text), source)
+    except (json.JSONDecodeError, ConfigError) as error:
+        raise ModelError(f"{source}: its description cannot be used ({error})") from None
+
+
+def spec_to_json(spec: ModelSpec) -> str:
+    """The spec as it is stored; only what differs from the defaults."""
+    default = ModelSpec()
+    values = dataclasses.asdict(spec)
+    return json.dumps({k: v for k, v in values.items() if v != getattr(default, k)})
+
+
+def _foreign_spec(path: Path) -> ModelSpec:
+    side = path.with_suffix(".yaml")
+    if not side.is_file():
+        raise ModelError(
+            f"{path.name}: not exported by this package, and {side.name} is not beside it; write"
+            " one that gives size, mean, std, scale, output and focal_px (see the README)"
+        )
+    try:
+        values = yaml.safe_load(side.read_text(encoding="utf-8")) or {}
+        return build(ModelSpec, {"name": path.stem, "foreign": True, **values}, str(side))
+    except (yaml.YAMLError, ConfigError, TypeError) as error:
+        raise ModelError(f"{side}: {error}") from None
+
+
+class OnnxRuntime:
+    """ONNX Runtime on CPU, CUDA or TensorRT; takes our exports and foreign depth networks."""
+
+    PROVIDERS = {
+        "cpu": "CPUExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+    }
+
+    def __init__(
+        self, path: Path, device: str = "cpu", threads: int = 2, tensorrt: bool = False
+    ) -> None:
+        import onnxruntime as ort
+
+        self.path, self.device, self.sha256 = path, device, sha256_of(path)
+        self.name = "tensorrt" if tensorrt else "onnxruntime"
+        kind = "tensorrt" if tensorrt else device.split(":")[0]
+        provider = self.PROVIDERS[kind]
+        if provider not in ort.get_available_providers():
+            raise ModelError(
+                f"runtime: this onnxruntime has no {provider}; it has"
+                f" {', '.join(ort.get_available_providers())} (install onnxruntime-gpu)"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # A spinning pool starves the rest of a robot's CPU for a few percent of speed.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        index = {"device_id": device.partition(":")[2] or "0"} if kind != "cpu" else {}
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=[(provider, index)]
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
+        stored = self._session.get_modelmeta().custom_metadata_map.get("mde_ros")
+        self.spec = spec_from_json(stored, str(path)) if stored else _foreign_spec(path)
+        self._inputs = [i.name for i in self._session.get_inputs()]
+        self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def __call__(
+        self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        if self.spec.foreign:
+            return self._call_foreign(image, focal_px)
+        feed = {"image": image[None], "focal_px": np.array([focal_px], np.float32)}
+        if self.spec.takes_points and sparse is not None:
+            feed["sparse_m"] = sparse[None, None]
+        values = self._session.run(None, feed)
+        return {name: value[0, 0] for name, value in zip(self._outputs, values)}
+
+    def _call_foreign(self, image: np.ndarray, focal_px: float) -> dict[str, np.ndarray]:
+        spec = self.spec
+        x = image if spec.colour == "rgb" else image[..., ::-1]
+        std, mean = np.array(spec.std, np.float32), np.array(spec.mean, np.float32)
+        x = x * (np.float32(spec.scale) / std) - mean / std
+        x = x[None] if spec.layout == "nhwc" else x.transpose(2, 0, 1)[None]
+        raw = self._session.run(self._outputs[:1], {self._inputs[0]: np.ascontiguousarray(x)})[0]
+        value = np.asarray(raw, np.float32).squeeze()
+        if value.ndim != 2:
+            raise ModelError(f"{self.path}: expected one depth map, got an output of {raw.shape}")
+        value = value * np.float32(spec.output_scale)
+        if spec.output == "inverse_depth":
+            value = np.where(value > 0, 1 / np.maximum(value, 1e-9), 0).astype(np.float32)
+        if spec.focal_px:
+            value = value * np.float32(focal_px / spec.focal_px)
+        return {"depth": value}
+
+
+class OpenVino:
+    """OpenVINO on the CPU, for networks exported by this package."""
+
+    def __init__(self, path: Path, threads: int = 2) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise ModelError(
+                "runtime: openvino is not installed (pip install openvino)"
+            ) from None
+        self.path, self.device, self.sha256 = path, "cpu", sha256_of(path)
+        self.name = "openvino"
+        core = openvino.Core()
+        try:
+            model = core.read_model(str(path))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
+        if not model.has_rt_info(["framework", "mde_ros"]):
+            raise ModelError(f"{path.name}: openvino runs networks exported by this package only")
+        self.spec = spec_from_json(model.get_rt_info(["framework", "mde_ros"]).astype(str), str(path))
+        # OpenVINO would pick bf16 on its own where the CPU has it, which moves depth by 1 %.
+        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            hints["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(model, "CPU", hints)
+        self._request = self._compiled.create_infer_request()
+
+    def __call__(
+        self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        feed = {"image": image[None], "focal_px": np.array([focal_px], np.float32)}
+        if self.spec.takes_points and sparse is not None:
+            feed["sparse_m"] = sparse[None, None]
+        result = self._request.infer(feed)
+        return {port.get_any_name(): np.array(value[0, 0]) for port, value in result.items()}
+
+
+class Torch:
+    """A checkpoint run by torch: fp32 on a CPU; fp16 inside a CUDA graph on a GPU."""
+
+    name = "torch"
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 2) -> None:
+        import torch
+
+        from mde_ros.checkpoint import load_model
+
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError("device: cuda was asked for, but torch sees no GPU; use device:=cpu")
+        if threads and device == "cpu":
+            torch.set_num_threads(threads)
+        self.path, self.device, self.sha256 = path, device, sha256_of(path)
+        self._torch = torch
+        self._model, self.spec = load_model(path)
+        self._model.eval().to(device)
+        self._graphs: dict[tuple, _CudaGraph] = {}
+        if device.startswith("cuda"):
+            self._model.half()
+
+    def __call__(
+        self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        torch = self._torch
+        inputs = [
+            torch.from_numpy(np.ascontiguousarray(image))[None],
+            torch.tensor([focal_px], dtype=torch.float32),
+        ]
+        if self.spec.takes_points and sparse is not None:
+            inputs.append(torch.from_numpy(sparse)[None, None])
+        with torch.inference_mode():
+            if self.device == "cpu":
+                outputs = self._model(*inputs)
+            else:
+                key = tuple(image.shape[:2])
+                if key not in self._graphs:
+                    self._graphs = {key: _CudaGraph(self._model, inputs, self.device)}
+                outputs = self._graphs[key](inputs)
+        return {name: value[0, 0].float().numpy() for name, value in outputs.items()}
+
+
+class _CudaGraph:
+    """A network captured for one input size: pinned upload, replay, one synchronisation."""
+
+    def __init__(self, model: Any, inputs: list, device: str) -> None:
+        import torch
+
+        self._pinned = [torch.empty_like(x).pin_memory() for x in inputs]
+        self._static = [x.to(device) for x in inputs]
+        self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream):
+            for _ in range(3):  # cuDNN picks its algorithms before the capture
+                model(*self._static)
+        torch.cuda.current_stream(device).wait_stream(self._stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            self._outputs = model(*self._static)
+        self._host = {
+            name: torch.empty(value.shape, dtype=value.dtype).pin_memory()
+            for name, value in self._outputs.items()
+        }
+
+    def __call__(self, inputs: list) -> dict:
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            for pinned, static, value in zip(self._pinned, self._static, inputs):
+                pinned.copy_(value)
+                static.copy_(pinned, non_blocking=True)
+            self._graph.replay()
+            for name, value in self._outputs.items():
+                self._host[name].copy_(value, non_blocking=True)
+        self._stream.synchronize()
+        # The buffers are reused by the next frame, so the caller gets its own copy.
+        return {name: value.float().clone() for name, value in self._host.items()}
+
+
+def resolve_device(device: str, runtime: str) -> str:
+    """auto → cuda:0 where there is a usable GPU, else cpu.
+
+    Raises:
+        ModelError: on a name that is no device.
+    """
+    if device == "auto":
+        if runtime == "openvino":
+            return "cpu"
+        return "cuda:0" if Path("/dev/nvidia0").exists() or Path("/dev/nvgpu").exists() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and (not index or index.isdigit()):
+        return f"cuda:{index or 0}"
+    if device == "cpu":
+        return device
+    raise ModelError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+
+
+def load_runtime(
+    model: str = "default", runtime: str = "auto", device: str = "auto", threads: int = 2
+) -> Runtime:
+    """Load a shipped model or a file for a runtime and device.
+
+    `runtime="auto"` takes torch for a checkpoint on a GPU and ONNX Runtime otherwise; torch is
+    imported only when it is used.
+
+    Raises:
+        ModelError: when the model or the runtime is not to be had, saying what is.
+    """
+    if runtime not in RUNTIMES:
+        raise ModelError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    where = resolve_device(device, runtime)
+    suffix = Path(model).suffix
+    if runtime == "auto":
+        on_gpu = where != "cpu" and suffix != ".onnx"
+        runtime = "torch" if on_gpu or suffix == ".safetensors" else "onnxruntime"
+    if runtime == "torch":
+        path = find_model(model, ".safetensors")
+        if path.suffix != ".safetensors":
+            raise ModelError(f"runtime: torch runs .safetensors, got {path.name}; use onnxruntime")
+        read_header(path)
+        return Torch(path, where, threads)
+    path = find_model(model, ".onnx")
+    if path.suffix != ".onnx":
+        raise ModelError(f"runtime: {runtime} runs .onnx, got {path.name}; use `mde export` first")
+    if runtime == "openvino":
+        return OpenVino(path, threads)
+    if runtime == "tensorrt" and where == "cpu":
+        raise ModelError("runtime: tensorrt needs a GPU; use device:=cuda")
+    return OnnxRuntime(path, where, threads, tensorrt=runtime == "tensorrt")

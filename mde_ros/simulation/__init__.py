@@ -1,0 +1,1 @@
+"""Random furnished rooms and streets, rendered with MuJoCo: RGB, depth, instances, scan, poses."""

@@ -1,0 +1,3 @@
+"""The shipped models: NAME.safetensors, NAME.onnx of the same weights, and NAME.md, the card."""
+
+DEFAULT = "student-fast"

@@ -1,0 +1,72 @@
+"""All metadata of the package; serves both `pip install .` and `colcon build`."""
+
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "mde_ros"
+NODES = "depth_node = mde_ros.nodes.depth_node:main"
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Metric depth images and point clouds from one camera and, if there is one, a 2-D LiDAR",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="mde_ros maintainers",
+    maintainer_email="maintainers@mde-ros.org",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={
+        NAME: ["weights/*", "config/*.yaml", "config/*.xml", "evaluation/*.j2", "samples/*"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/config", glob("config/*.*")),
+        (f"share/{NAME}/config/train", glob("config/train/*")),
+    ],
+    install_requires=[
+        "setuptools",
+        "numpy>=1.23",
+        "opencv-python-headless>=4.6",
+        "PyYAML",
+        "onnxruntime>=1.16",
+        "rosbags>=0.10",
+        "rosbags-image>=0.10",
+        "rich>=13",
+    ],
+    extras_require={
+        "ros": [
+            "ros-jazzy-rclpy[fastrtps]",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-std-msgs",
+            "ros-jazzy-std-srvs",
+            "ros-jazzy-geometry-msgs",
+            "ros-jazzy-nav-msgs",
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-rosgraph-msgs",
+            "ros-jazzy-lifecycle-msgs",
+        ],
+        "training": ["torch", "safetensors", "onnx", "lightning-fabric", "jsonargparse"],
+        "report": ["matplotlib", "jinja2"],
+        "sim": ["mujoco>=3.2,<4"],
+        "openvino": ["openvino"],
+        "dev": [
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "ros-jazzy-domain-coordinator",
+        ],
+    },
+    zip_safe=False,
+    entry_points={
+        "console_scripts": ["mde = mde_ros.cli:main", NODES],
+    },
+)
