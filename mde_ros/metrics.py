@@ -1,0 +1,177 @@
+"""What depth is judged by: one definition for training, data sets, bags and reports (numpy only).
+
+A pixel counts when its truth and its prediction are both > 0 and finite. Truth without prediction
+is not held against the errors but told as `coverage`, the share of true pixels that got a depth.
+Sources: Eigen et al. 2014; for the edges and the rule "image" Hu et al. 2019 (Revisiting Single
+Image Depth Estimation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+RULES = ("image", "mean", "pixel")
+NAMES = (
+    "rmse_m", "mae_m", "abs_rel", "log10", "delta1", "delta2", "delta3", "sq_rel", "rmse_log",
+)  # fmt: skip
+EDGE_NAMES = ("edge_precision", "edge_recall", "edge_f1")
+
+
+def is_measured(depth_m: np.ndarray) -> np.ndarray:
+    """Where a depth map holds a depth: > 0 and finite. (H, W) bool."""
+    with np.errstate(invalid="ignore"):
+        return (depth_m > 0) & np.isfinite(depth_m)
+
+
+def depth_metrics(
+    prediction_m: np.ndarray,
+    truth_m: np.ndarray,
+    depth_range: tuple[float, float] | None = None,
+    strict: bool = False,
+    mask: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Errors and accuracies of one depth map.
+
+    Args:
+        prediction_m, truth_m: arrays of one shape, metres; 0 or not finite is no depth.
+        depth_range: (min, max) metres; truth outside does not count, predictions are clamped.
+        strict: count delta with < (Monodepth2) and not with <= (the default).
+        mask: bool of the same shape; only pixels inside count.
+
+    Returns:
+        All of NAMES (absent when no pixel counts), `pixels`, their number, and `coverage`.
+        rmse_m, mae_m and sq_rel are metres, log10 and rmse_log logarithms (base 10, e), abs_rel,
+        coverage and delta fractions.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    truth, prediction = _pair(prediction_m, truth_m)
+    wanted = is_measured(truth)
+    if depth_range is not None:
+        wanted &= (truth >= depth_range[0]) & (truth <= depth_range[1])
+    if mask is not None:
+        wanted &= mask
+    valid = wanted & is_measured(prediction)
+    pixels, total = int(valid.sum()), int(wanted.sum())
+    out = {"pixels": float(pixels), "coverage": pixels / total if total else 0.0}
+    if not pixels:
+        return out
+    p, t = prediction[valid].astype(np.float64), truth[valid].astype(np.float64)
+    if depth_range is not None:
+        p = p.clip(*depth_range)
+    error, ratio = p - t, p / t
+    square, log_ratio = error * error, np.log(ratio)
+    worst = np.maximum(ratio, t / p)
+    for k in (1, 2, 3):
+        out[f"delta{k}"] = float((worst < 1.25**k if strict else worst <= 1.25**k).mean())
+    out["rmse_m"] = float(np.sqrt(square.mean()))
+    out["mae_m"] = float(np.abs(error).mean())
+    out["abs_rel"] = float((np.abs(error) / t).mean())
+    out["log10"] = float(np.abs(log_ratio).mean() / np.log(10))
+    out["sq_rel"] = float((square / t).mean())
+    out["rmse_log"] = float(np.sqrt((log_ratio * log_ratio).mean()))
+    return out
+
+
+def sobel_magnitude(depth_m: np.ndarray) -> np.ndarray:
+    """Length of the unnormalised Sobel gradient, without the border: (H - 2, W - 2)."""
+    d = np.asarray(depth_m, np.float32)
+    rows = d[:-2] + 2 * d[1:-1] + d[2:]
+    cols = d[:, :-2] + 2 * d[:, 1:-1] + d[:, 2:]
+    return np.hypot(rows[:, 2:] - rows[:, :-2], cols[2:] - cols[:-2])
+
+
+def neighbourhood_valid(valid: np.ndarray) -> np.ndarray:
+    """Where all 3 x 3 pixels are valid, without the border: (H - 2, W - 2) bool."""
+    rows = valid[:-2] & valid[1:-1] & valid[2:]
+    return rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+
+
+def edge_metrics(
+    prediction_m: np.ndarray, truth_m: np.ndarray, threshold: float = 0.25
+) -> dict[str, float]:
+    """Precision, recall and F1 of depth edges: pixels whose Sobel magnitude exceeds a threshold.
+
+    Only pixels whose 3 x 3 neighbourhood is valid in both maps count, so that a hole or the image
+    border is no edge. Thresholds in use: 0.25, 0.5 and 1 (Hu et al. 2019). Two maps without any
+    edge agree: all three are 1. Without a pixel that counts the result is empty.
+    """
+    truth, prediction = _pair(prediction_m, truth_m)
+    valid = is_measured(truth) & is_measured(prediction)
+    counts = neighbourhood_valid(valid)
+    if not counts.any():
+        return {}
+    found = counts & (sobel_magnitude(np.where(valid, prediction, 0)) > threshold)
+    there = counts & (sobel_magnitude(np.where(valid, truth, 0)) > threshold)
+    n_found, n_there, n_both = int(found.sum()), int(there.sum()), int((found & there).sum())
+    if not n_found and not n_there:
+        return dict.fromkeys(EDGE_NAMES, 1.0)
+    return {
+        "edge_precision": n_both / n_found if n_found else 0.0,
+        "edge_recall": n_both / n_there if n_there else 0.0,
+        "edge_f1": 2 * n_both / (n_found + n_there),
+    }
+
+
+class Aggregate:
+    """Mean of per-image metrics over a data set, by one of three rules found in the literature.
+
+    * "image": mean over images; root mean squares are the root of the mean square (Hu et al. 2019).
+    * "mean": plain mean over images, root mean squares included (Monodepth2, Hu et al. 2021).
+    * "pixel": as "mean", weighted by each image's valid pixels (Lifelong-MonoDepth).
+
+    Numbers made by different rules must not be compared. Images without a valid pixel are left out
+    of the means but not of `coverage`, which is always the plain mean.
+
+    Raises:
+        ValueError: on a rule that is none of these.
+    """
+
+    def __init__(self, rule: str = "image") -> None:
+        if rule not in RULES:
+            raise ValueError(f"aggregation: expected one of {', '.join(RULES)}, got {rule!r}")
+        self.rule = rule
+        self.images = 0
+        self._sums: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Take in one image: the result of depth_metrics, edge_metrics or both together."""
+        self.images += 1
+        weight = values.get("pixels", 1.0) if self.rule == "pixel" else 1.0
+        for name, value in values.items():
+            if name == "pixels":
+                continue
+            w = 1.0 if name == "coverage" else weight
+            value = value * value if self._is_square(name) else value
+            self._sums[name] = self._sums.get(name, 0.0) + w * value
+            self._weights[name] = self._weights.get(name, 0.0) + w
+
+    def result(self) -> dict[str, float]:
+        """The means so far; empty when nothing was added."""
+        means = {k: self._sums[k] / w for k, w in self._weights.items() if w > 0}
+        return {k: float(np.sqrt(v)) if self._is_square(k) else v for k, v in means.items()}
+
+    def _is_square(self, name: str) -> bool:
+        return self.rule == "image" and name.startswith("rmse")
+
+
+def aggregate(images: Iterable[Mapping[str, float]], rule: str = "image") -> dict[str, float]:
+    """The means over many images' metrics; see Aggregate."""
+    total = Aggregate(rule)
+    for values in images:
+        total.add(values)
+    return total.result()
+
+
+def _pair(prediction_m: np.ndarray, truth_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth, prediction = np.asarray(truth_m), np.asarray(prediction_m)
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"metrics: expected prediction and truth of one shape, got {prediction.shape} and"
+            f" {truth.shape}"
+        )
+    return truth, prediction
