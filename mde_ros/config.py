@@ -110,6 +110,13 @@ def _matches(value: Any, expected: Any) -> bool:
     return not isinstance(expected, type) or isinstance(value, expected)
 
 
+def _tuple_items(expected: Any) -> tuple:
+    """Item types of a tuple type, also of an optional one; () for any other type."""
+    if typing.get_origin(expected) in (Union, types.UnionType):
+        return next(filter(None, map(_tuple_items, typing.get_args(expected))), ())
+    return typing.get_args(expected) if typing.get_origin(expected) is tuple else ()
+
+
 def _type_name(expected: Any) -> str:
     return getattr(expected, "__name__", str(expected))
 
@@ -151,8 +158,12 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
             raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
             value = build(typing.cast(type, hints[key]), value, f"{source}.{key}")
-        elif typing.get_origin(hints[key]) is tuple and isinstance(value, list):
-            value = tuple(value)
+        elif isinstance(value, list) and (items := _tuple_items(hints[key])):
+            item = items[0]
+            value = tuple(
+                build(item, v, f"{source}.{key}[{i}]") if dataclasses.is_dataclass(item) else v
+                for i, v in enumerate(value)
+            )
         arguments[key] = value
     try:
         return cls(**arguments)

@@ -109,11 +109,14 @@ def undistort_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
 
 
 def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:
-    """The factor median(truth / prediction) over pixels valid in both; 1.0 if there are none."""
+    """The factor median(truth) / median(prediction) over pixels valid in both (Zhou et al. 2017).
+
+    1.0 where there are none.
+    """
     valid = (truth_m > 0) & (prediction_m > 0) & np.isfinite(truth_m) & np.isfinite(prediction_m)
     if not valid.any():
         return 1.0
-    return float(np.median(truth_m[valid] / prediction_m[valid]))
+    return float(np.median(truth_m[valid]) / np.median(prediction_m[valid]))
 
 
 def network_size(width: int, height: int, pixels: int, multiple: int = 4) -> tuple[int, int]:

@@ -151,15 +151,18 @@ def spec_to_json(spec: ModelSpec) -> str:
     return json.dumps({k: v for k, v in values.items() if v != getattr(default, k)})
 
 
-def _foreign_spec(path: Path) -> ModelSpec:
+def _foreign_spec(path: Path, sha256: str) -> ModelSpec:
     side = path.with_suffix(".yaml")
-    if not side.is_file():
+    known = yaml.safe_load((resources.files("mde_ros") / "weights/known.yaml").read_text("utf-8"))
+    if not side.is_file() and sha256 not in known:
         raise ModelError(
             f"{path.name}: not exported by this package, and {side.name} is not beside it; write"
             " one that gives size, mean, std, scale, output and focal_px (see the README)"
         )
     try:
-        values = yaml.safe_load(side.read_text(encoding="utf-8")) or {}
+        values = known.get(sha256)
+        if side.is_file():
+            values = yaml.safe_load(side.read_text(encoding="utf-8")) or {}
         return build(ModelSpec, {"name": path.stem, "foreign": True, **values}, str(side))
     except (yaml.YAMLError, ConfigError, TypeError) as error:
         raise ModelError(f"{side}: {error}") from None
@@ -202,7 +205,9 @@ class OnnxRuntime:
             reason = str(error).splitlines()[0][:200]
             raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
         stored = self._session.get_modelmeta().custom_metadata_map.get("mde_ros")
-        self.spec = spec_from_json(stored, str(path)) if stored else _foreign_spec(path)
+        self.spec = (
+            spec_from_json(stored, str(path)) if stored else _foreign_spec(path, self.sha256)
+        )
         self._inputs = [i.name for i in self._session.get_inputs()]
         self._outputs = [o.name for o in self._session.get_outputs()]
 
