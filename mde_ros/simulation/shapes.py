@@ -33,7 +33,10 @@ class Material:
 
 @dataclass(frozen=True)
 class Part:
-    """One solid: 'box', 'cylinder' (along z), 'sphere' or 'cone' (cut at half its radius)."""
+    """One solid: 'box', 'cylinder' (along z), 'sphere' or 'cone' (cut at half its radius).
+
+    A cone of negative half height stands on its narrow end.
+    """
 
     shape: str
     half_size: tuple[float, float, float]
@@ -171,7 +174,8 @@ def part_mesh(part: Part) -> Mesh:
         flat = vertices if part.material.tile_m else (unit + 1) / 2
         uv = np.take_along_axis(flat, axes, axis=1)
     else:
-        unit, faces, unit_normals, around = unit_revolution(part.shape)
+        fine = 8 if max(abs(size[:2])) < 0.04 else 14 if max(abs(size)) < 0.25 else 22
+        unit, faces, unit_normals, around = unit_revolution(part.shape, fine)
         vertices = unit * size
         normals = unit_normals / size
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -182,6 +186,8 @@ def part_mesh(part: Part) -> Mesh:
             uv = uv / (2 * np.pi * size[0], 2 * size[2]) + 0.5
     if part.material.tile_m:
         uv = uv / part.material.tile_m
+    if size.min() < 0:  # a part turned upside down
+        faces = faces[:, ::-1]
     rotation, offset = part.pose[:3, :3], part.pose[:3, 3]
     return Mesh(vertices @ rotation.T + offset, faces, normals @ rotation.T, uv)
 
@@ -227,11 +233,10 @@ def unit_box(nx: int, ny: int, nz: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 @lru_cache(maxsize=None)
-def unit_revolution(shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def unit_revolution(shape: str, segments: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A unit cylinder, cone or sphere: vertices, faces, normals, angle around z (V,)."""
-    segments = 20
     if shape == "sphere":
-        latitude = np.linspace(-np.pi / 2, np.pi / 2, 13)
+        latitude = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 2)
         rings = [(np.cos(t), np.sin(t), np.cos(t), np.sin(t)) for t in latitude]
         strips = list(zip(rings[:-1], rings[1:]))
     elif shape in ("cylinder", "cone"):

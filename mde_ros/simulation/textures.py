@@ -164,7 +164,7 @@ def wallpaper(rng: Rng) -> Image:
     count = int(rng.choice([4, 8, 16]))
     u, v = x * count % 1 - 0.5, y * count % 1 - 0.5
     figure = [u**2 + v**2 < 0.05, abs(u) + abs(v) < 0.3, abs(u) < 0.2][rng.integers(3)]
-    return 0.97 - rng.uniform(0.04, 0.25) * figure + 0.04 * (noise(rng) - 0.5)
+    return 0.97 - rng.uniform(0.02, 0.13) * figure + 0.04 * (noise(rng) - 0.5)
 
 
 def concrete(rng: Rng) -> Image:
@@ -341,9 +341,9 @@ def outside(rng: Rng) -> Image:
         image[top:, left : left + 32] = hsv(rng.uniform(0, 0.15), 0.15, rng.uniform(0.45, 0.9))
     for _ in range(5):
         centre = (int(rng.integers(SIZE)), horizon + int(rng.integers(0, 60)))
-        green = hsv(0.28, 0.45, rng.uniform(0.25, 0.6)).tolist()
+        green = hsv(0.24, 0.3, rng.uniform(0.3, 0.6)).tolist()
         cv2.circle(image, centre, int(rng.integers(15, 50)), green, -1)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(1.5, 6))
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(4, 16)) * (0.8 + 0.3 * noise(rng))[..., None]
     return np.clip(image * rng.uniform(0.9, 1.6) + rng.uniform(0, 0.4), 0, 1)
 
 
