@@ -1,0 +1,216 @@
+"""results.json: how it is written, read back, checked and printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+KEYS = ("version", "settings", "data", "models", "latency_ms", "frames_in", "frames_out", "dropped")
+# Every metric that is shown: key, title, what is better, decimals.
+COLUMNS = (
+    ("rmse_m", "RMSE, m", "lower", 3),
+    ("mae_m", "MAE, m", "lower", 3),
+    ("abs_rel", "AbsRel", "lower", 3),
+    ("log10", "log10", "lower", 3),
+    ("delta1", "δ < 1.25", "higher", 3),
+    ("delta2", "δ < 1.25²", "higher", 3),
+    ("delta3", "δ < 1.25³", "higher", 3),
+    ("edge_precision", "edge precision", "higher", 3),
+    ("edge_recall", "edge recall", "higher", 3),
+    ("edge_f1", "edge F1", "higher", 3),
+    ("coverage", "coverage", "higher", 3),
+)
+
+
+class ResultsError(ValueError):
+    """A results file that cannot be used; the message says why."""
+
+
+def write_json(path: str | Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one; "-" is stdout.
+
+    Raises:
+        ResultsError: when the file cannot be written.
+    """
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file under a temporary name beside it and rename it.
+
+    Raises:
+        ResultsError: when the file cannot be written.
+    """
+    path = Path(path)
+    name = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            name = file.name
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True) if name else None
+        raise ResultsError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def load_results(path: str | Path) -> dict[str, Any]:
+    """Read and check a results.json.
+
+    Raises:
+        ResultsError: when it is missing, damaged, of another version or not a results file.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ResultsError(f"{path}: not valid JSON ({error})") from None
+    check_results(values, str(path))
+    return values
+
+
+def check_results(values: Any, source: str = "results") -> None:
+    """Hold a results dictionary against the format.
+
+    Raises:
+        ResultsError: naming what is missing or of another version.
+    """
+    if not isinstance(values, dict):
+        raise ResultsError(f"{source}: expected the results of `mde evaluate`, got another JSON")
+    missing = [key for key in KEYS if key not in values]
+    if missing:
+        raise ResultsError(
+            f"{source}: expected the results of `mde evaluate`, but {', '.join(missing)} is missing"
+        )
+    if values["version"] != VERSION:
+        raise ResultsError(
+            f"{source}: expected results of version {VERSION}, got {values['version']!r};"
+            " evaluate again with this release"
+        )
+    for model in values["models"]:
+        for key in ("name", "weights_sha256", "metrics", "median_scaled", "aggregation"):
+            if key not in model:
+                raise ResultsError(f"{source}: a model without {key!r}")
+
+
+def latency_summary(latencies_ms: Sequence[float]) -> dict[str, Any]:
+    """Percentiles and a histogram of latencies in milliseconds; empty when there are none."""
+    if not len(latencies_ms):
+        return {}
+    values = np.asarray(latencies_ms, np.float64)
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    low, high = float(values.min()), float(np.percentile(values, 99.5))
+    counts, edges = np.histogram(values.clip(low, high), 24, (low, max(high, low + 1e-3)))
+    return {
+        "p50": float(p50),
+        "p95": float(p95),
+        "p99": float(p99),
+        "max": float(values.max()),
+        "mean": float(values.mean()),
+        "frames": len(values),
+        "histogram": {"edges_ms": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The computer in words: CPU model, usable cores, memory, system, Python."""
+    cpu = platform.processor() or platform.machine()
+    memory_gb = None
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+        kilobytes = int(Path("/proc/meminfo").read_text().split()[1])
+        memory_gb = round(kilobytes / 2**20, 1)
+    except (OSError, ValueError, IndexError):
+        pass  # not Linux: the words of `platform` do
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gb": memory_gb,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that can move a number."""
+    out = {}
+    for name in ("mde_ros", "numpy", "opencv-python-headless", "onnxruntime", "torch", "openvino"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
+    """Print the models of a results dictionary side by side, the best of each row in bold."""
+    from rich.console import Console
+    from rich.table import Table
+
+    models = results["models"]
+    data = results["data"]
+    table = Table(
+        title=f"{data['name']}: {results['frames_out']} frames"
+        f" (aggregation: {models[0]['aggregation']})",
+        title_justify="left",
+    )
+    table.add_column("")
+    for kind in ("metric", "median-scaled"):
+        for model in models:
+            table.add_column(f"{model['name']}\n[dim]{kind}[/dim]", justify="right")
+    for key, title, better, decimals in COLUMNS:
+        cells = []
+        for kind in ("metrics", "median_scaled"):
+            values = [model[kind].get(key) for model in models]
+            cells += _row(values, better, decimals)
+        if any(c != "–" for c in cells):
+            table.add_row(f"{title} {'↓' if better == 'lower' else '↑'}", *cells)
+    table.add_section()
+    blank = [""] * len(models)
+    for key in ("p50", "p95"):
+        values = [m.get("latency_ms", {}).get(key) for m in models]
+        if any(v is not None for v in values):
+            table.add_row(f"latency {key}, ms ↓", *_row(values, "lower", 1), *blank)
+    for key, title in (("flicker", "flicker"), ("scale_spread", "scale spread")):
+        values = [m.get("temporal", {}).get(key) for m in models]
+        if any(v is not None for v in values):
+            table.add_row(f"{title} ↓", *_row(values, "lower", 3), *blank)
+    console = Console(stderr=stderr)
+    console.print(table)
+    if results["dropped"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in results["dropped"].items())
+        console.print(f"frames: {results['frames_in']} in, {results['frames_out']} out; {reasons}")
+
+
+def _row(values: Sequence[float | None], better: str, decimals: int) -> list[str]:
+    known = [round(v, decimals) for v in values if v is not None]
+    best = (min(known) if better == "lower" else max(known)) if len(known) > 1 else None
+    cells = []
+    for value in values:
+        text = "–" if value is None else f"{value:.{decimals}f}"
+        win = value is not None and best is not None and round(value, decimals) == best
+        cells.append(f"[bold]{text}[/bold]" if win and min(known) != max(known) else text)
+    return cells
