@@ -74,6 +74,9 @@ class NodeSettings(PipelineSettings):
     image_transport: str = setting(
         "raw", "how images arrive", choices=("raw", "compressed")
     )
+    rectified: bool = setting(
+        False, "images are rectified already: P of camera_info counts, K and D do not"
+    )
     depth_encoding: str = setting(
         "32FC1", "32FC1: metres, NaN = none; 16UC1: millimetres, 0 = none",
         choices=("32FC1", "16UC1"),

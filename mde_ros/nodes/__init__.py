@@ -1,0 +1,1 @@
+"""The ROS side: messages in, one call of the pipeline, messages out."""

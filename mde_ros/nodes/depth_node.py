@@ -1,0 +1,253 @@
+"""The depth node: camera image and camera_info in; depth, point cloud and colours out."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool
+
+from mde_ros.config import NodeSettings
+from mde_ros.frame import Camera, Frame
+from mde_ros.nodes import convert, parameters
+from mde_ros.nodes.convert import Outputs, Rejected
+from mde_ros.nodes.diagnostics import Statistics
+from mde_ros.nodes.process import run
+from mde_ros.pipeline import DepthPipeline
+
+RGB_FROM = {Image: convert.rgb_from_image, CompressedImage: convert.rgb_from_compressed}
+OUTPUTS = {
+    "depth/image_rect": (Image, Outputs.depth),
+    "depth/camera_info": (CameraInfo, Outputs.camera_info),
+    "points": (PointCloud2, Outputs.points),
+    "depth/colour": (Image, Outputs.colour),
+}
+DONE, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class DepthNode(LifecycleNode):
+    """Runs DepthPipeline on every image that comes while somebody listens.
+
+    Unconfigured, it has parameters and nothing else. Configuring loads the model and creates the
+    publishers; activating subscribes to the camera. A frame that cannot be used is dropped with a
+    warning and counted by its reason.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("depth_node", **kwargs)
+        self.settings, self._problem = parameters.declare(self, NodeSettings)
+        parameters.follow(self, lambda: self.settings, self._apply)
+        self.pipeline: DepthPipeline = None  # type: ignore[assignment]  # until configured
+        self.statistics = Statistics()
+        self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
+        self._while_configured, self._while_active = ExitStack(), ExitStack()
+        self._info: CameraInfo | None = None
+        self._camera: Camera | None = None  # of _info, made when first needed
+        self._waiting: tuple[Image | CompressedImage, Rejected] | None = None
+        self._outputs: Outputs | None = None
+        self._last_stamp_ns = 0
+
+    def start(self) -> bool:
+        """Configure and activate; whether both succeeded."""
+        return self.trigger_configure() == DONE and self.trigger_activate() == DONE
+
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, run it once, create publishers and service; on failure keep nothing."""
+        try:
+            if self._problem:
+                raise ValueError(self._problem)
+            pipeline = DepthPipeline(self.settings)
+            camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
+            pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
+        except Exception as error:  # rclpy would swallow it; inference libraries share no base
+            self.get_logger().error(f"cannot configure: {error}")
+            return FAILED
+        self.pipeline, self.statistics = pipeline, Statistics()
+        qos, closing = _qos(self.settings.publish_reliability), self._while_configured
+        for topic, (kind, _) in OUTPUTS.items():
+            self._publish_on[topic] = self.create_lifecycle_publisher(kind, topic, qos)
+            closing.callback(self.destroy_lifecycle_publisher, self._publish_on[topic])
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        closing.callback(self.destroy_publisher, self._diagnostics)
+        enable = self.create_service(SetBool, "~/enable", self._on_enable)
+        closing.callback(self.destroy_service, enable)
+        runtime = pipeline.runtime
+        self.get_logger().info(f"{runtime.path.name}: {runtime.name} on {runtime.device}")
+        return DONE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera and begin to publish diagnostics."""
+        qos, closing = _qos(self.settings.subscribe_reliability), self._while_active
+        # As image_transport does: remapping the base topic moves the compressed one with it.
+        topic, kind = self.resolve_topic_name("image"), Image
+        if self.settings.image_transport == "compressed":
+            topic, kind = f"{topic}/compressed", CompressedImage
+        # camera_info first: when both are ready, the executor takes the older subscription's.
+        info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
+        closing.callback(self.destroy_subscription, info)
+        image = self.create_subscription(kind, topic, self._on_image, qos)
+        closing.callback(self.destroy_subscription, image)
+        steady, period = Clock(clock_type=ClockType.STEADY_TIME), self.settings.diagnostics_period
+        closing.callback(
+            self.destroy_timer, self.create_timer(period, self._on_timer, clock=steady)
+        )
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leave the camera; the model stays loaded."""
+        self._while_active.close()
+        self._forget_camera()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give back all that configuring and activating made."""
+        self._while_active.close()
+        self._while_configured.close()
+        self._publish_on.clear()
+        self._forget_camera()
+        return DONE
+
+    on_shutdown = on_error = on_cleanup  # the base class registers them by these names
+
+    # Frames
+
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        self._info, self._camera = msg, None
+        if self._waiting is not None and self._waiting[0].header.stamp == msg.header.stamp:
+            image, _ = self._waiting
+            self._waiting = None
+            self._on_frame(image)
+
+    def _on_image(self, msg: Image | CompressedImage) -> None:
+        self.statistics.frames_in += 1
+        if self._waiting is not None:  # in vain for its camera_info
+            self._drop(self._waiting[1])
+            self._waiting = None
+        self._on_frame(msg)
+
+    def _on_frame(self, msg: Image | CompressedImage) -> None:
+        topics = [
+            t for t, publisher in self._publish_on.items() if publisher.get_subscription_count()
+        ]
+        if not self.settings.enabled:
+            self.statistics.frames_disabled += 1
+        elif not topics:
+            self.statistics.frames_idle += 1
+        else:
+            try:
+                self._process(msg, topics)
+            except Rejected as error:
+                self._drop_or_wait(msg, error)
+            except (ValueError, RuntimeError, cv2.error) as error:
+                self._drop(Rejected("inference_failed", str(error)))
+
+    def _process(self, msg: Image | CompressedImage, topics: list[str]) -> None:
+        """Convert, call, publish."""
+        stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
+        self._check_stamp(stamp_ns)
+        image = RGB_FROM[type(msg)](msg)
+        frame = Frame(image, self._camera_for(image), None, stamp_ns)
+
+        depth_m = self.pipeline(frame).depth
+
+        outputs = self._outputs_for(self.pipeline.output_camera(frame.camera))
+        for topic in topics:
+            _, fill = OUTPUTS[topic]
+            message = fill(outputs, msg.header, depth_m, lambda: self.pipeline.rectify(frame))
+            self._publish_on[topic].publish(message)
+        self.statistics.published((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
+
+    def _camera_for(self, image: np.ndarray) -> Camera:
+        if self._info is None:
+            name = self.resolve_topic_name("camera_info")
+            raise Rejected("no_camera_info", f"expected a message on {name}, none has come yet")
+        if self._camera is None:
+            self._camera = convert.camera_from_info(self._info, self.settings.rectified)
+        size, expected = image.shape[1::-1], (self._camera.width, self._camera.height)
+        if size != expected:
+            raise Rejected(
+                "camera_info_size",
+                "camera_info: expected the {}x{} of the image, got {}x{}".format(*size, *expected),
+            )
+        return self._camera
+
+    def _outputs_for(self, camera: Camera) -> Outputs:
+        out = self._outputs
+        if out is None or out.camera is not camera or out.settings is not self.settings:
+            self._outputs = out = Outputs(camera, self.settings)
+        return out
+
+    def _check_stamp(self, stamp_ns: int) -> None:
+        """A bag that starts over, or a clock that was set: worth a word, and nothing else."""
+        if stamp_ns < self._last_stamp_ns:
+            self.statistics.stamp_jumps += 1
+            seconds = (self._last_stamp_ns - stamp_ns) * 1e-9
+            self._warn("stamp_jump", f"stamps jumped back by {seconds:.3f} s; going on from there")
+        self._last_stamp_ns = stamp_ns
+
+    def _drop_or_wait(self, msg: Image | CompressedImage, error: Rejected) -> None:
+        """An image may come just before the camera_info of its own stamp: that is worth waiting."""
+        late = self._info is None or self._info.header.stamp != msg.header.stamp
+        if late and error.reason in ("no_camera_info", "camera_info_size"):
+            self._waiting = msg, error
+        else:
+            self._drop(error)
+
+    def _drop(self, error: Rejected) -> None:
+        self.statistics.dropped[error.reason] += 1
+        self._warn(error.reason, f"frame dropped: {error}")
+
+    def _warn(self, reason: str, text: str) -> None:
+        if self.statistics.may_warn(reason):
+            self.get_logger().warning(text)
+
+    def _forget_camera(self) -> None:
+        self._info = self._camera = self._waiting = self._outputs = None
+        self._last_stamp_ns = 0
+
+    # Everything else
+
+    def _apply(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        if self.pipeline is not None:
+            self.pipeline.settings = settings
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
+        response.success, response.message = result.successful, result.reason
+        return response
+
+    def _on_timer(self) -> None:
+        runtime, now = self.pipeline.runtime, self.get_clock().now().to_msg()
+        about = {
+            "model": runtime.spec.name or runtime.path.stem,
+            "model_sha256": runtime.sha256,
+            "runtime": runtime.name,
+            "device": runtime.device,
+        }
+        name = f"{self.get_fully_qualified_name()}: frames"
+        self._diagnostics.publish(self.statistics.message(name, about, now))
+
+
+def _qos(reliability: str) -> QoSProfile:
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the executable; see process.run for its exit code."""
+    return run(DepthNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
