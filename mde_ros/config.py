@@ -71,14 +71,13 @@ class NodeSettings(PipelineSettings):
 
     enabled: bool = setting(True, "whether frames are processed", live=True)
     autostart: bool = setting(False, "configure and activate without a lifecycle manager")
-    image_transport: str = setting(
-        "raw", "how images arrive", choices=("raw", "compressed")
-    )
+    image_transport: str = setting("raw", "how images arrive", choices=("raw", "compressed"))
     rectified: bool = setting(
         False, "images are rectified already: P of camera_info counts, K and D do not"
     )
     depth_encoding: str = setting(
-        "32FC1", "32FC1: metres, NaN = none; 16UC1: millimetres, 0 = none",
+        "32FC1",
+        "32FC1: metres, NaN = none; 16UC1: millimetres, 0 = none",
         choices=("32FC1", "16UC1"),
     )
     point_stride: int = setting(
@@ -89,11 +88,13 @@ class NodeSettings(PipelineSettings):
         10.0, "metres shown as the far end of depth/colour", low=0.1, high=1000.0, live=True
     )
     publish_reliability: str = setting(
-        "reliable", "QoS of the published topics (RViz hears only reliable)",
+        "reliable",
+        "QoS of the published topics (RViz hears only reliable)",
         choices=("reliable", "best_effort"),
     )
     subscribe_reliability: str = setting(
-        "best_effort", "QoS of the camera subscription; best_effort hears every publisher",
+        "best_effort",
+        "QoS of the camera subscription; best_effort hears every publisher",
         choices=("reliable", "best_effort"),
     )
     diagnostics_period: float = setting(
@@ -118,6 +119,14 @@ def _tuple_items(expected: Any) -> tuple:
     if typing.get_origin(expected) in (Union, types.UnionType):
         return next(filter(None, map(_tuple_items, typing.get_args(expected))), ())
     return typing.get_args(expected) if typing.get_origin(expected) is tuple else ()
+
+
+def _tuple_item(hint: Any) -> Any:
+    """X where the hint is tuple[X, ...] or an optional one, else None."""
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is tuple:
+            return typing.get_args(option)[0]
+    return None
 
 
 def _type_name(expected: Any) -> str:

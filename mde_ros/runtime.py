@@ -286,7 +286,8 @@ class Torch:
     def __init__(self, path: Path, device: str = "cpu", threads: int = 2) -> None:
         import torch
 
-        from mde_ros.checkpoint import load_model
+        from mde_ros import checkpoint
+        from mde_ros.model import DepthModel
 
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError("device: cuda was asked for, but torch sees no GPU; use device:=cpu")
@@ -294,8 +295,12 @@ class Torch:
             torch.set_num_threads(threads)
         self.path, self.device, self.sha256 = path, device, sha256_of(path)
         self._torch = torch
-        self._model, self.spec = load_model(path)
-        self._model.eval().to(device)
+        try:
+            loaded = checkpoint.load(path)
+        except checkpoint.CheckpointError as error:
+            raise ModelError(str(error)) from None
+        self.spec = spec_from_json(json.dumps(loaded.spec), str(path))
+        self._model = DepthModel(loaded.network, self.spec.focal_px).eval().to(device)
         self._graphs: dict[tuple, _CudaGraph] = {}
         if device.startswith("cuda"):
             self._model.half()

@@ -1,0 +1,84 @@
+"""Training losses in torch: pure functions over (N, 1, H, W) maps with a validity mask.
+
+A pixel counts where its target is positive and finite; gradients and normals count where the whole
+3×3 neighbourhood does.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ALPHA = 0.5  # F(e) = ln(e + α), METHODS 0.4
+
+
+def valid_mask(target: Tensor) -> Tensor:
+    """Where a target is a measurement: positive and finite."""
+    return (target > 0) & torch.isfinite(target)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the mask; 0 with a gradient of 0 where it is empty."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+
+
+def sobel(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Unnormalised Sobel cross-correlation, zero padding: ∇x, ∇y of (N, 1, H, W) (METHODS 0.4)."""
+    kx = x.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]).view(1, 1, 3, 3)
+    ky = x.new_tensor([[1, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
+    return F.conv2d(x, kx, padding=1), F.conv2d(x, ky, padding=1)
+
+
+def whole_neighbourhood(mask: Tensor) -> Tensor:
+    """Pixels whose 3×3 neighbourhood lies in the mask; the image border counts as inside."""
+    return F.max_pool2d((~mask).float(), 3, 1, 1) == 0
+
+
+def three_term_terms(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(l_depth, l_grad, l_normal) of Hu et al., WACV 2019 (METHODS 0.4).
+
+    Each is -0.6931 (l_depth), -1.3863 (l_grad) and 0 (l_normal) at a perfect prediction.
+    """
+    mask = valid_mask(target)
+    target = torch.where(mask, target, 0)
+    l_depth = masked_mean(torch.log((prediction - target).abs() + ALPHA), mask)
+    inner = whole_neighbourhood(mask)
+    px, py = sobel(prediction)
+    tx, ty = sobel(target)
+    l_grad = masked_mean(torch.log((px - tx).abs() + ALPHA), inner) + masked_mean(
+        torch.log((py - ty).abs() + ALPHA), inner
+    )
+    ones = torch.ones_like(px)
+    cosine = F.cosine_similarity(torch.cat([-px, -py, ones], 1), torch.cat([-tx, -ty, ones], 1))
+    l_normal = masked_mean((1 - cosine).abs()[:, None], inner)
+    return l_depth, l_grad, l_normal
+
+
+def three_term(prediction: Tensor, target: Tensor) -> Tensor:
+    """L = l_depth + l_grad + l_normal; its floor is 3 ln 0.5 = -2.0794."""
+    return sum(three_term_terms(prediction, target), torch.zeros_like(prediction[0, 0, 0, 0]))
+
+
+def log_depth(prediction: Tensor, target: Tensor, scales: int = 3, weight: float = 0.5) -> Tensor:
+    """L1 of log-depth plus L1 of its differences at several scales (ours, after Li & Snavely 2018).
+
+    A relative error weighs the same near and far; the differences sharpen edges and flatten walls.
+    """
+    mask = valid_mask(target)
+    error = torch.log(prediction.clamp(min=1e-3)) - torch.log(torch.where(mask, target, 1.0))
+    error = torch.where(mask, error, 0)
+    loss = masked_mean(error.abs(), mask)
+    for k in range(scales):
+        step = 2**k
+        for axis in (2, 3):
+            n = error.shape[axis] - step
+            if n < 1:
+                continue
+            both = mask.narrow(axis, step, n) & mask.narrow(axis, 0, n)
+            change = error.narrow(axis, step, n) - error.narrow(axis, 0, n)
+            loss = loss + weight / scales * masked_mean(change.abs(), both)
+    return loss
+
+
+LOSSES = {"three_term": three_term, "log_depth": log_depth}

@@ -1,0 +1,41 @@
+"""The networks, one figure of a paper per file; NETWORKS names what a checkpoint may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable
+
+from torch import nn
+
+from mde_ros.networks.mff import FastNet, LightNet, MffNet
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to make a network, and which publication it is from."""
+
+    make: Callable[[], nn.Module]
+    source: str
+
+
+NETWORKS = {
+    "mff_resnet50": Network(partial(MffNet, "resnet50"), "Hu et al., WACV 2019"),
+    "mff_resnet18": Network(partial(MffNet, "resnet18"), "Hu et al., WACV 2019"),
+    "mff_densenet161": Network(partial(MffNet, "densenet161"), "Hu et al., WACV 2019"),
+    "mff_senet154": Network(partial(MffNet, "senet154"), "Hu et al., WACV 2019"),
+    "light_resnet34": Network(partial(LightNet, "resnet34"), "Hu et al., KSEM 2023 (teacher)"),
+    "light_mobilenet_v2": Network(partial(LightNet, "mobilenet_v2"), "Hu et al., KSEM 2023"),
+    "fast_mobilenet_v2": Network(partial(FastNet, "mobilenet_v2"), "ours, after KSEM 2023"),
+}
+
+
+def make_network(name: str) -> nn.Module:
+    """A network with fresh weights.
+
+    Raises:
+        ValueError: on an unknown name; the message lists the valid ones.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
+    return NETWORKS[name].make()

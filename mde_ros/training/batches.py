@@ -1,0 +1,173 @@
+"""From data sets to batches: images in memory, one random view each, the same for the same step.
+
+What a batch holds depends on the seed, the step and the position in the batch alone, so a resumed
+run sees what an uninterrupted one would have, and several processes share one global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mde_ros.config import check, setting
+from mde_ros.datasets import open_dataset
+from mde_ros.datasets.transforms import Rng, View
+from mde_ros.frame import Camera, Frame
+
+SHORT_SIDE = 320  # pixels; larger images are kept at this size
+Teacher = Callable[[Frame], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and how often it is drawn from."""
+
+    path: str = setting("", "bag, RGB-D folder, folder of such, or folder of images")
+    weight: float = setting(1.0, "share of the batches, relative to the other sources", low=0.0)
+    skip_last: int = setting(0, "frames at the end that are left out (held out)", low=0)
+    teacher: bool = setting(True, "whether the teacher labels these images too")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One image as it is kept in memory: depths in uint16 millimetres, 0 = unknown."""
+
+    image: np.ndarray
+    truth_mm: np.ndarray
+    teacher_mm: np.ndarray
+    camera: Camera
+
+    def view(self) -> View:
+        """As metres, ready for the transforms."""
+        truth, teacher = (d.astype(np.float32) / 1000 for d in (self.truth_mm, self.teacher_mm))
+        return View(self.image, truth, teacher, self.camera)
+
+
+def millimetres(depth_m: np.ndarray) -> np.ndarray:
+    """Metres → uint16 millimetres; what does not fit or is not finite becomes 0."""
+    mm = np.rint(np.nan_to_num(depth_m, nan=0, posinf=0, neginf=0) * 1000)
+    return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
+
+
+def load_sources(
+    sources: tuple[Source, ...], teacher: Teacher | None, progress: bool = True
+) -> list[list[Stored]]:
+    """Read every source into memory, at most SHORT_SIDE high, with the teacher's depth.
+
+    The teacher sees each image once, whole; what it says of a crop follows from geometry.
+    """
+    loaded: list[list[Stored]] = []
+    with Progress(disable=not progress) as bar:
+        for source in sources:
+            data = open_dataset(source.path)
+            count = len(data) - source.skip_last
+            task = bar.add_task(f"reading {data.name}", total=count)
+            stored = []
+            for i in range(count):
+                sample = data[i]
+                frame, truth = shrink(sample.frame, sample.truth_m)
+                said = teacher(frame) if teacher and source.teacher else np.zeros_like(truth)
+                stored.append(
+                    Stored(frame.image, millimetres(truth), millimetres(said), frame.camera)
+                )
+                bar.advance(task)
+            loaded.append(stored)
+    return loaded
+
+
+def shrink(frame: Frame, truth_m: np.ndarray | None) -> tuple[Frame, np.ndarray]:
+    """The frame and its depth at no more than SHORT_SIDE pixels on the short side."""
+    c = frame.camera
+    if truth_m is None:
+        truth_m = np.zeros((c.height, c.width), np.float32)
+    factor = SHORT_SIDE / min(c.width, c.height)
+    if factor >= 1:
+        return frame, truth_m
+    size = (round(c.width * factor), round(c.height * factor))
+    image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+    truth = cv2.resize(truth_m, size, interpolation=cv2.INTER_NEAREST)
+    return Frame(image, c.resized(*size), stamp_ns=frame.stamp_ns), truth
+
+
+class Batches(Dataset):
+    """Batch number `step` as a dictionary of tensors; see __getitem__.
+
+    Args:
+        stored: images per source.        weights: of the sources.
+        augment: (view, rng, width, height) → view of that size.
+        sizes: (width, height) choices, one is drawn per batch.
+        focal_px: canonical focal length, pixels, at a size of the area of sizes[0].
+        rank, world: this process's share of every batch.
+    """
+
+    def __init__(
+        self,
+        stored: list[list[Stored]],
+        weights: list[float],
+        augment: Callable[[View, Rng, int, int], View],
+        sizes: tuple[tuple[int, int], ...],
+        focal_px: float,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.stored, self.augment, self.sizes = stored, augment, sizes
+        self.share = np.array(weights) / np.sum(weights)
+        self.focal_px, self.batch, self.seed = focal_px, batch, seed
+        self.mine = range(rank, batch, world)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        """image (n, h, w, 3) uint8; truth, teacher (n, 1, h, w) canonical metres, 0 = unknown."""
+        cv2.setNumThreads(0)
+        width, height = self.sizes[
+            np.random.default_rng([self.seed, step]).integers(len(self.sizes))
+        ]
+        views = []
+        for i in self.mine:
+            rng = np.random.default_rng([self.seed, step, i])
+            source = self.stored[rng.choice(len(self.stored), p=self.share)]
+            view = source[rng.integers(len(source))].view()
+            views.append(self.augment(view, rng, width, height))
+        to_canonical = [np.float32(self.focal_px / v.camera.focal_px) for v in views]
+        stack = {
+            "image": np.stack([v.image for v in views]),
+            "truth": np.stack([v.truth_m * k for v, k in zip(views, to_canonical)])[:, None],
+            "teacher": np.stack([v.teacher_m * k for v, k in zip(views, to_canonical)])[:, None],
+        }
+        return {name: torch.from_numpy(value) for name, value in stack.items()}
+
+
+class Steps(Sampler[int]):
+    """The steps from `first` to `last`, in order."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.steps = range(first, last)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def loader(batches: Batches, first: int, last: int, workers: int) -> DataLoader:
+    """Batches of these steps, made ahead by worker processes."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=Steps(first, last),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )

@@ -1,0 +1,193 @@
+"""Distillation into a light student: labelled images X, unlabelled U, a teacher for both.
+
+Hu et al., "Boosting Light-Weight Depth Estimation via Knowledge Distillation", KSEM 2023
+(METHODS 5). Its training code is not public; the weights of the terms are ours [OURS]:
+
+    X:  (1 - λ) ℓ(student, truth) + λ ℓ(student, teacher scaled to the truth)
+    U:  ℓ(student, teacher)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mde_ros import checkpoint as checkpoints
+from mde_ros.config import ConfigError, PipelineSettings, as_dict, check, setting
+from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
+from mde_ros.frame import Frame
+from mde_ros.geometry import median_scale
+from mde_ros.losses import LOSSES
+from mde_ros.model import DepthModel
+from mde_ros.networks import make_network
+from mde_ros.networks.backbones import load_imagenet
+from mde_ros.pipeline import DepthPipeline
+from mde_ros.training.batches import Batches, Source, load_sources, loader
+from mde_ros.training.loop import LoopSettings, fit, make_fabric
+
+# About the same area each, so a step costs the same; robots' cameras come in all of these.
+SIZES = ((304, 228), (304, 228), (332, 208), (352, 196), (264, 264))
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """A student, its teacher, and what they look at."""
+
+    network: str = setting("fast_mobilenet_v2", "the student, see `mde networks`")
+    initial: str = setting("", "weights to start from: ImageNet weights of the encoder or a student")
+    teacher: str = setting("", "teacher: a .onnx or .safetensors file, or a shipped model")
+    sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
+    held_out: tuple[Source, ...] = setting((), "data sets to validate on")
+    loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
+    teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
+    focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
+    smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
+    loop: LoopSettings = field(default_factory=LoopSettings)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.sources:
+            raise ConfigError("sources: expected at least one data set to train on, got none")
+
+
+def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
+    """A labeller: frame → depth (H, W) in metres, averaged over mirror images and five crops."""
+    if not model:
+        return None
+    pipeline = DepthPipeline(PipelineSettings(model=model, min_depth=0.05, max_depth=60.0))
+
+    def answer(frame: Frame) -> np.ndarray:
+        return np.log(np.maximum(pipeline(frame).depth, 0.05))
+
+    def label(frame: Frame) -> np.ndarray:
+        c = frame.camera
+        mirrored = Frame(np.ascontiguousarray(frame.image[:, ::-1]), c)
+        whole = (answer(frame) + answer(mirrored)[:, ::-1]) / 2
+        total, count = 2 * whole, np.full(whole.shape, 2.0, np.float32)
+        width, height = int(c.width * 0.8), int(c.height * 0.8)
+        for left in (0, c.width - width):
+            for top in (0, c.height - height):
+                window = np.s_[top : top + height, left : left + width]
+                part = Frame(
+                    np.ascontiguousarray(frame.image[window]),
+                    c.cropped(left, top, width, height),
+                )
+                said = answer(part)
+                # A crop sharpens the shape; the scale is the whole image's.
+                total[window] += said + np.median(whole[window] - said)
+                count[window] += 1
+        return np.exp(total / count)
+
+    return label
+
+
+def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
+    """Random window, mirror, small roll, then what cameras do to colours."""
+
+    def apply(view: View, rng: Rng, width: int, height: int) -> View:
+        degrees = 4.0 if rng.random() < 0.5 else 0.0
+        view = crop_resize(view, rng, width, height, settings.smallest_crop, degrees)
+        view = flip(view, rng)
+        if (view.truth_m > 0).any() and (view.teacher_m > 0).any():
+            scale = np.float32(median_scale(view.teacher_m, view.truth_m))
+            view = View(view.image, view.truth_m, view.teacher_m * scale, view.camera)
+        return View(camera_look(view.image, rng), view.truth_m, view.teacher_m, view.camera)
+
+    return apply
+
+
+def distill_loss(settings: DistillSettings) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+    """The two lines in the head of this file, over a batch that mixes X and U."""
+    loss, weight = LOSSES[settings.loss], settings.teacher_weight
+    normalise = DepthModel(nn.Identity()).normalise
+
+    def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
+        prediction = network(x).float()
+        # As the pipeline does it: half-pixel centres.
+        full = F.interpolate(
+            prediction, batch["truth"].shape[2:], mode="bilinear", align_corners=False
+        )
+        truth, teacher = batch["truth"], batch["teacher"]
+        labelled = (truth > 0).flatten(1).any(1)
+        total = full.new_zeros(())
+        for mask, term_truth, term_teacher in ((labelled, 1 - weight, weight), (~labelled, 0, 1)):
+            if mask.any():
+                share = mask.float().mean()
+                if term_truth:
+                    total = total + share * term_truth * loss(full[mask], truth[mask])
+                if term_teacher:
+                    total = total + share * term_teacher * loss(full[mask], teacher[mask])
+        return total
+
+    return of
+
+
+def start_network(name: str, initial: str) -> nn.Module:
+    """The student with ImageNet weights in its encoder, or with another checkpoint's weights.
+
+    Raises:
+        ConfigError: when the file is neither.
+    """
+    network = make_network(name)
+    if not initial:
+        return network
+    path = Path(initial)
+    if path.suffix == ".safetensors":
+        try:
+            loaded = checkpoints.load(path)
+        except checkpoints.CheckpointError as error:
+            raise ConfigError(f"initial: {error}") from None
+        if loaded.network_name != name:
+            raise ConfigError(f"initial: {path} holds {loaded.network_name}, expected {name}")
+        return loaded.network
+    try:
+        # Public ImageNet weights come as .pt; weights_only admits tensors, no code.
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        load_imagenet(network.encoder, weights)  # type: ignore[arg-type]
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise ConfigError(f"initial: {path}: {error}") from None
+    return network
+
+
+def train(settings: DistillSettings, out: Path) -> Path:
+    """Train the student; returns the checkpoint's path.
+
+    Raises:
+        ConfigError, DatasetError, ModelError: on settings or files that cannot be used.
+    """
+    fabric = make_fabric(settings.loop)
+    quiet = fabric.global_rank != 0
+    sources = settings.sources
+    stored = load_sources(sources, make_teacher(settings.teacher), progress=not quiet)
+    batches = Batches(
+        stored,
+        [s.weight for s in sources],
+        augment(settings),
+        SIZES,
+        settings.focal_px,
+        settings.loop.batch,
+        settings.loop.seed,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+    spec = {"name": settings.network, "focal_px": settings.focal_px, "pixels": 304 * 228}
+    network = start_network(settings.network, settings.initial)
+    checkpoint = checkpoints.Checkpoint(settings.network, network, spec, as_dict(settings))
+    workers = settings.loop.workers
+    return fit(
+        fabric,
+        checkpoint,
+        lambda first, last: loader(batches, first, last, workers),
+        distill_loss(settings),
+        settings.loop,
+        out,
+    )
+
+

@@ -1,0 +1,223 @@
+"""The loop every recipe runs: seeding, device and DDP, EMA, checkpoint, resume, progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from mde_ros.checkpoint import Checkpoint, read_tensors, save, write_tensors
+from mde_ros.config import check, setting
+
+STATE = "state.safetensors"
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long, how fast and where to train."""
+
+    steps: int = setting(10_000, "optimiser steps", low=1)
+    batch: int = setting(16, "images per step, over all processes", low=1)
+    lr: float = setting(1e-3, "peak learning rate", low=0.0)
+    encoder_lr: float = setting(3e-4, "peak learning rate of the pre-trained encoder", low=0.0)
+    weight_decay: float = setting(1e-2, "decoupled weight decay (AdamW)", low=0.0)
+    warmup: int = setting(300, "steps of linear warm-up", low=0)
+    schedule: str = setting("cosine", "what follows", choices=("cosine", "constant", "step"))
+    step_every: int = setting(0, "schedule step: x0.1 after so many steps", low=0)
+    clip: float = setting(5.0, "largest gradient norm, 0 = any", low=0.0)
+    ema: float = setting(0.999, "decay of the averaged weights that are kept", low=0.0, high=1.0)
+    seed: int = setting(0, "of everything random", low=0)
+    precision: str = setting(
+        "bf16-mixed", "arithmetic of the network", choices=("32-true", "bf16-mixed", "16-mixed")
+    )
+    device: str = setting("auto", "accelerator", choices=("auto", "cpu", "cuda"))
+    threads: int = setting(0, "CPU threads of torch, 0 = all", low=0)
+    workers: int = setting(1, "processes that prepare batches", low=0)
+    save_every: int = setting(250, "steps between two resumable states", low=1)
+    validate_every: int = setting(1000, "steps between two validations", low=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def rate(settings: LoopSettings, step: int) -> float:
+    """Factor on the peak learning rate at a step."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    if settings.schedule == "cosine":
+        done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if settings.schedule == "step" and settings.step_every:
+        return 0.1 ** (step // settings.step_every)
+    return 1.0
+
+
+def make_optimizer(network: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """AdamW; the encoder has a rate of its own, norms and biases no decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        key = (name.startswith("encoder."), parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "peak": settings.encoder_lr if encoder else settings.lr,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+            }
+            for (encoder, decays), parameters in groups.items()
+        ],
+        lr=settings.lr,
+    )
+
+
+def make_fabric(settings: LoopSettings) -> Fabric:
+    """Device, precision and processes; under torchrun it joins the group torchrun started."""
+    fabric = Fabric(accelerator=settings.device, devices="auto" if _launched() else 1,
+                    precision=settings.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return fabric
+
+
+def _launched() -> bool:
+    return torch.distributed.is_torchelastic_launched()
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """ema ← decay · ema + (1 - decay) · network, buffers included."""
+    for kept, new in zip(ema.state_dict().values(), network.state_dict().values()):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def save_state(
+    path: Path, step: int, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """All that resuming needs, in one safetensors file."""
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
+    write_tensors(path, tensors, {"step": step})
+
+
+def load_state(
+    path: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    """Put back what save_state wrote; returns the step to go on with."""
+    tensors, header = read_tensors(path)
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, key = name.partition(".")
+        parts[part][key] = value
+    network.load_state_dict(parts["network"])
+    ema.load_state_dict(parts["ema"])
+    state = optimizer.state_dict()
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+    return int(header["step"])
+
+
+def fit(
+    fabric: Fabric,
+    checkpoint: Checkpoint,
+    batches: Callable[[int, int], Iterable[dict[str, Tensor]]],
+    loss_of: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    settings: LoopSettings,
+    out: Path,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> Path:
+    """Train checkpoint.network and write the averaged weights to out/model.safetensors.
+
+    Args:
+        batches: (first, last) → the batches of these steps.
+        loss_of: (network, batch) → scalar.
+        validate: averaged network → figures for the log.
+
+    A state from which the same call goes on is kept in `out`; Ctrl-C saves one and ends.
+    """
+    network = checkpoint.network.train().to(memory_format=torch.channels_last)
+    ema = deepcopy(network).eval().to(fabric.device)
+    optimizer = make_optimizer(network, settings)
+    wrapped, fabric_optimizer = fabric.setup(network, optimizer)
+    first = 0
+    if (out / STATE).is_file():
+        first = load_state(out / STATE, network, ema, optimizer)
+        console.print(f"resuming at step {first} of {settings.steps} from {out / STATE}")
+
+    def keep(step: int) -> None:
+        if fabric.global_rank == 0:
+            save_state(out / STATE, step, network, ema, optimizer)
+            kept = Checkpoint(checkpoint.network_name, ema, checkpoint.spec, checkpoint.settings)
+            save(out / "model.safetensors", kept)
+
+    columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
+    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), "{task.fields[note]}")
+    hidden = fabric.global_rank != 0 or not console.is_terminal
+    step, mean_loss, began = first, float("nan"), time.monotonic()
+    with Progress(*columns, console=console, disable=hidden) as progress:
+        task = progress.add_task("training", total=settings.steps, completed=first, note="")
+        try:
+            for batch in batches(first, settings.steps):
+                batch = {k: v.to(fabric.device, non_blocking=True) for k, v in batch.items()}
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * rate(settings, step)
+                loss = loss_of(wrapped, batch)
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+                if settings.clip:
+                    fabric.clip_gradients(wrapped, fabric_optimizer, max_norm=settings.clip)
+                fabric_optimizer.step()
+                # A short average at the start, a long one later.
+                update_ema(ema, network, min(settings.ema, (1 + step) / (10 + step)))
+                step += 1
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"the loss is {value} at step {step}; lower the rate")
+                mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
+                progress.update(task, completed=step, note=f"loss {mean_loss:.4f}")
+                if step % settings.save_every == 0:
+                    keep(step)
+                    if hidden and fabric.global_rank == 0:
+                        left = (time.monotonic() - began) / (step - first) * (settings.steps - step)
+                        console.print(
+                            f"step {step}/{settings.steps} loss {mean_loss:.4f}"
+                            f" left {left / 60:.0f} min"
+                        )
+                if validate and (step % settings.validate_every == 0 or step == settings.steps):
+                    if fabric.global_rank == 0:
+                        log(out, {"step": step, "loss": mean_loss, **validate(ema)})
+        except KeyboardInterrupt:
+            keep(step)
+            console.print(f"stopped at step {step}; the same command goes on from there")
+            raise
+    keep(step)
+    return out / "model.safetensors"
+
+
+def log(out: Path, row: dict[str, Any]) -> None:
+    """Append one line of figures to out/log.jsonl and show it."""
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    console.print("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
