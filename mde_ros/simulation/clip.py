@@ -56,7 +56,7 @@ class Rig:
 class Look:
     """What a camera makes of the light: fixed for one clip."""
 
-    exposure: float  # mean brightness aimed at, linear 0..1
+    exposure: float  # mean brightness of the picture aimed at, 0..1
     white_balance: np.ndarray  # (3,)
     vignette: float
     noise: float
@@ -129,7 +129,7 @@ def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
 
 def random_look(rng: Rng, outdoors: bool) -> Look:
     return Look(
-        exposure=rng.uniform(0.15, 0.42),
+        exposure=rng.uniform(0.34, 0.62),
         white_balance=1 + rng.uniform(-1, 1) * np.array([0.13, 0, -0.13]) + rng.normal(0, 0.02, 3),
         vignette=max(0.0, rng.normal(0.1, 0.1)),
         noise=rng.uniform(0.002, 0.02),
@@ -282,7 +282,7 @@ def develop(rgb: np.ndarray, depth_m: np.ndarray, look: Look, rng: Rng) -> np.nd
     if look.haze_per_m:
         clear = np.exp(-far * look.haze_per_m)[..., None]
         light = light * clear + 0.8 * (1 - clear)
-    light *= np.clip(look.exposure / max(float(light.mean()), 1e-3), 0.4, 5.0)
+    light *= np.clip(look.exposure / max(float(np.sqrt(light).mean()), 0.03), 0.5, 2.5) ** 2
     if look.bloom:
         glare = cv2.GaussianBlur(np.maximum(light - 0.8, 0), (0, 0), rgb.shape[1] / 40)
         light += look.bloom * glare

@@ -1,5 +1,6 @@
 """MuJoCo's OpenGL renderer and ray caster for one scene; the only file that knows MuJoCo."""
 
+import atexit
 import os
 from functools import lru_cache
 from types import ModuleType
@@ -49,6 +50,7 @@ def gl_context(width: int, height: int):
         context.make_current()
     except Exception as error:
         raise SimulationUnavailable(f"{REMEDY} ({type(error).__name__}: {error})") from error
+    atexit.register(context.free)  # before MuJoCo takes the display away
     return context
 
 
@@ -97,7 +99,8 @@ class SceneRenderer:
         visual.global_.offwidth, visual.global_.offheight = self.size
         visual.map.znear, visual.map.zfar = NEAR_M, 4 * self.scene.far_m
         visual.map.shadowclip, visual.map.shadowscale = (25.0, 0.9) if outdoors else (1.0, 0.9)
-        visual.quality.shadowsize, visual.quality.offsamples = 2048, 4
+        # A coarse shadow map is fast and makes soft edges.
+        visual.quality.shadowsize, visual.quality.offsamples = 2048 if outdoors else 512, 4
         visual.headlight.ambient = [self.scene.ambient] * 3
         visual.headlight.diffuse = visual.headlight.specular = [0, 0, 0]
         for light in self.scene.lights:
@@ -165,7 +168,7 @@ class SceneRenderer:
             type=kinds.mjLIGHT_DIRECTIONAL if sun else kinds.mjLIGHT_SPOT,
             pos=[0, 0, 0] if sun else light.position, dir=light.direction, diffuse=light.colour,
             specular=[0.4 * channel for channel in light.colour], castshadow=light.shadow,
-            cutoff=light.cutoff_deg, exponent=0, attenuation=[1, 0, 0] if sun else [0.6, 0, 0.04],
+            cutoff=light.cutoff_deg, exponent=light.exponent, attenuation=[1, 0, 0] if sun else [0.6, 0, 0.04],
         )  # fmt: skip
 
     # ----------------------------------------------------------------------- one moment

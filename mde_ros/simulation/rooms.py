@@ -171,8 +171,8 @@ def random_style(rng: Rng, kind: RoomKind) -> Style:
     wall_colour = hsv(rng.uniform(0.04, 0.16), abs(rng.normal(0, 0.06)), rng.uniform(0.7, 1.0))
     if wall_texture == "brick":
         wall_colour = hsv(rng.uniform(0.01, 0.07), rng.uniform(0.2, 0.6), rng.uniform(0.5, 0.9))
-    elif rng.random() < 0.2:
-        wall_colour = hsv(rng.random(), rng.uniform(0.05, 0.3), rng.uniform(0.6, 0.95))
+    elif rng.random() < 0.15:
+        wall_colour = hsv(rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.6, 0.95))
     wall = covering(rng, wall_texture, wall_colour)
     accent = wall
     if rng.random() < 0.3:
@@ -393,7 +393,7 @@ def hang_things(house: House, kind: RoomKind, wall: Wall, height: float) -> None
     rng = house.rng
     for _ in range(int(rng.integers(1, 4 + wall.length))):
         what = rng.choice(["picture", "board", "switch", "socket", "clock", "shelf", "sign", "duct"],
-                          p=[0.3, 0.1, 0.15, 0.15, 0.05, 0.1, 0.1, 0.05])  # fmt: skip
+                          p=[0.32, 0.1, 0.17, 0.16, 0.05, 0.11, 0.04, 0.05])  # fmt: skip
         half = {"picture": (rng.uniform(0.12, 0.5), rng.uniform(0.12, 0.45)), "board": (0.8, 0.5),
                 "switch": (0.04, 0.04), "socket": (0.08, 0.04), "clock": (0.15, 0.15),
                 "shelf": (0.4, 0.15), "sign": (0.12, 0.15), "duct": (0.04, height / 2)}[str(what)]  # fmt: skip
@@ -459,7 +459,10 @@ def add_ceiling(house: House, low, high, height: float, industrial: bool) -> Non
         power *= 0.3  # lamps off: daylight and bounced light only
     hard = rng.uniform(0.25, 0.6)  # the share of the light that throws a shadow
     lamp = (*places[0], height - 0.1)
-    house.lights.append(Light(tuple(hard * power * colour), position=lamp, shadow=True))
+    exponent = rng.uniform(1.0, 3.0)
+    house.lights.append(
+        Light(tuple(1.4 * hard * power * colour), position=lamp, shadow=True, exponent=exponent)
+    )
     for place, share in zip(places, ((1 - hard) * power, 0.6 * power)):
         spot = (*place, height - 0.3)
         house.lights.append(Light(tuple(share * colour), position=spot, cutoff_deg=180.0))

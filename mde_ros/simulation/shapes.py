@@ -129,6 +129,7 @@ class Light:
     position: tuple[float, float, float] | None = None
     shadow: bool = False
     cutoff_deg: float = 85.0
+    exponent: float = 0.0  # how fast the light fades off its direction
 
 
 @dataclass
