@@ -25,8 +25,8 @@ COLUMNS = (
     ("delta1", "δ < 1.25", "higher", 3),
     ("delta2", "δ < 1.25²", "higher", 3),
     ("delta3", "δ < 1.25³", "higher", 3),
-    ("edge_precision", "edge precision", "higher", 3),
-    ("edge_recall", "edge recall", "higher", 3),
+    ("edge_precision", "edge P", "higher", 3),
+    ("edge_recall", "edge R", "higher", 3),
     ("edge_f1", "edge F1", "higher", 3),
     ("coverage", "coverage", "higher", 3),
 )
