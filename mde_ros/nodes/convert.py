@@ -125,7 +125,13 @@ def rgb_from_compressed(msg: CompressedImage) -> np.ndarray:
         encoding = original.strip().replace("16", "8")
         height, width = image.shape
         return rgb_from_image(
-            Image(encoding=encoding, width=width, height=height, step=width, data=array("B", image))
+            Image(
+                encoding=encoding,
+                width=width,
+                height=height,
+                step=width,
+                data=array("B", image.tobytes()),
+            )
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -183,7 +189,7 @@ class Outputs:
         if self.settings.depth_encoding == "16UC1":
             np.multiply(depth_m, np.float32(1000), out=scratch)
             scratch += np.float32(0.5)  # the conversion below truncates
-            cv2.threshold(scratch, 65535.5, 0, cv2.THRESH_TOZERO_INV, dst=scratch)
+            cv2.threshold(scratch, 65535.99, 0, cv2.THRESH_TOZERO_INV, dst=scratch)
             np.copyto(view, scratch, casting="unsafe")
         else:
             zero_to_nan(depth_m, out=view)
@@ -212,7 +218,7 @@ class Outputs:
         """bgr8 for looking: red is near, blue is colour_max_depth and beyond, black is none."""
         msg, view, level, table = self._colour
         # Level 0 is kept for none: the offset lifts every depth above it.
-        cv2.convertScaleAbs(depth_m, level, 254 / self.settings.colour_max_depth, 0.499)
+        cv2.convertScaleAbs(depth_m, level, 254.5 / self.settings.colour_max_depth, 0.499)
         cv2.applyColorMap(level, table, view)
         msg.header = header
         return msg

@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera, Frame
 from mde_ros.nodes import convert, parameters
+from mde_ros.nodes.camera_stream import CameraStream
 from mde_ros.nodes.convert import Outputs, Rejected
 from mde_ros.nodes.diagnostics import Statistics
 from mde_ros.nodes.process import run
@@ -50,9 +51,6 @@ class DepthNode(LifecycleNode):
         self.statistics = Statistics()
         self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
         self._while_configured, self._while_active = ExitStack(), ExitStack()
-        self._info: CameraInfo | None = None
-        self._camera: Camera | None = None  # of _info, made when first needed
-        self._waiting: tuple[Image | CompressedImage, Rejected] | None = None
         self._outputs: Outputs | None = None
         self._last_stamp_ns = 0
 
@@ -67,47 +65,48 @@ class DepthNode(LifecycleNode):
         try:
             if self._problem:
                 raise ValueError(self._problem)
-            pipeline = DepthPipeline(self.settings)
+            self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics()
             camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
-            pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
+            self.pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
+            qos, undo = _qos(self.settings.publish_reliability), self._while_configured.callback
+            for topic, (kind, _) in OUTPUTS.items():
+                self._publish_on[topic] = self.create_lifecycle_publisher(kind, topic, qos)
+                undo(self.destroy_lifecycle_publisher, self._publish_on[topic])
+            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+            undo(self.destroy_publisher, self._diagnostics)
+            undo(self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable))
         except Exception as error:  # rclpy would swallow it; inference libraries share no base
             self.get_logger().error(f"cannot configure: {error}")
+            self.on_cleanup(state)
             return FAILED
-        self.pipeline, self.statistics = pipeline, Statistics()
-        qos, closing = _qos(self.settings.publish_reliability), self._while_configured
-        for topic, (kind, _) in OUTPUTS.items():
-            self._publish_on[topic] = self.create_lifecycle_publisher(kind, topic, qos)
-            closing.callback(self.destroy_lifecycle_publisher, self._publish_on[topic])
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        closing.callback(self.destroy_publisher, self._diagnostics)
-        enable = self.create_service(SetBool, "~/enable", self._on_enable)
-        closing.callback(self.destroy_service, enable)
-        runtime = pipeline.runtime
+        runtime = self.pipeline.runtime
         self.get_logger().info(f"{runtime.path.name}: {runtime.name} on {runtime.device}")
         return DONE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera and begin to publish diagnostics."""
-        qos, closing = _qos(self.settings.subscribe_reliability), self._while_active
+        settings, undo = self.settings, self._while_active.callback
+        qos = _qos(settings.subscribe_reliability)
         # As image_transport does: remapping the base topic moves the compressed one with it.
         topic, kind = self.resolve_topic_name("image"), Image
-        if self.settings.image_transport == "compressed":
+        if settings.image_transport == "compressed":
             topic, kind = f"{topic}/compressed", CompressedImage
+        info_topic = self.resolve_topic_name("camera_info")
+        self._stream, self._last_stamp_ns = CameraStream(info_topic, settings.rectified), 0
+        undo(self._give_up)
         # camera_info first: when both are ready, the executor takes the older subscription's.
         info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
-        closing.callback(self.destroy_subscription, info)
+        undo(self.destroy_subscription, info)
         image = self.create_subscription(kind, topic, self._on_image, qos)
-        closing.callback(self.destroy_subscription, image)
-        steady, period = Clock(clock_type=ClockType.STEADY_TIME), self.settings.diagnostics_period
-        closing.callback(
-            self.destroy_timer, self.create_timer(period, self._on_timer, clock=steady)
-        )
+        undo(self.destroy_subscription, image)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = self.create_timer(settings.diagnostics_period, self._on_timer, clock=steady)
+        undo(self.destroy_timer, timer)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Leave the camera; the model stays loaded."""
         self._while_active.close()
-        self._forget_camera()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -115,7 +114,6 @@ class DepthNode(LifecycleNode):
         self._while_active.close()
         self._while_configured.close()
         self._publish_on.clear()
-        self._forget_camera()
         return DONE
 
     on_shutdown = on_error = on_cleanup  # the base class registers them by these names
@@ -123,17 +121,13 @@ class DepthNode(LifecycleNode):
     # Frames
 
     def _on_camera_info(self, msg: CameraInfo) -> None:
-        self._info, self._camera = msg, None
-        if self._waiting is not None and self._waiting[0].header.stamp == msg.header.stamp:
-            image, _ = self._waiting
-            self._waiting = None
+        image = self._stream.take_info(msg)
+        if image is not None:
             self._on_frame(image)
 
     def _on_image(self, msg: Image | CompressedImage) -> None:
         self.statistics.frames_in += 1
-        if self._waiting is not None:  # in vain for its camera_info
-            self._drop(self._waiting[1])
-            self._waiting = None
+        self._give_up()
         self._on_frame(msg)
 
     def _on_frame(self, msg: Image | CompressedImage) -> None:
@@ -148,7 +142,8 @@ class DepthNode(LifecycleNode):
             try:
                 self._process(msg, topics)
             except Rejected as error:
-                self._drop_or_wait(msg, error)
+                if not self._stream.wait(msg, error):
+                    self._drop(error)
             except (ValueError, RuntimeError, cv2.error) as error:
                 self._drop(Rejected("inference_failed", str(error)))
 
@@ -157,7 +152,7 @@ class DepthNode(LifecycleNode):
         stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
         self._check_stamp(stamp_ns)
         image = RGB_FROM[type(msg)](msg)
-        frame = Frame(image, self._camera_for(image), None, stamp_ns)
+        frame = Frame(image, self._stream.camera_of(image), None, stamp_ns)
 
         depth_m = self.pipeline(frame).depth
 
@@ -167,20 +162,6 @@ class DepthNode(LifecycleNode):
             message = fill(outputs, msg.header, depth_m, lambda: self.pipeline.rectify(frame))
             self._publish_on[topic].publish(message)
         self.statistics.published((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
-
-    def _camera_for(self, image: np.ndarray) -> Camera:
-        if self._info is None:
-            name = self.resolve_topic_name("camera_info")
-            raise Rejected("no_camera_info", f"expected a message on {name}, none has come yet")
-        if self._camera is None:
-            self._camera = convert.camera_from_info(self._info, self.settings.rectified)
-        size, expected = image.shape[1::-1], (self._camera.width, self._camera.height)
-        if size != expected:
-            raise Rejected(
-                "camera_info_size",
-                "camera_info: expected the {}x{} of the image, got {}x{}".format(*size, *expected),
-            )
-        return self._camera
 
     def _outputs_for(self, camera: Camera) -> Outputs:
         out = self._outputs
@@ -196,12 +177,10 @@ class DepthNode(LifecycleNode):
             self._warn("stamp_jump", f"stamps jumped back by {seconds:.3f} s; going on from there")
         self._last_stamp_ns = stamp_ns
 
-    def _drop_or_wait(self, msg: Image | CompressedImage, error: Rejected) -> None:
-        """An image may come just before the camera_info of its own stamp: that is worth waiting."""
-        late = self._info is None or self._info.header.stamp != msg.header.stamp
-        if late and error.reason in ("no_camera_info", "camera_info_size"):
-            self._waiting = msg, error
-        else:
+    def _give_up(self) -> None:
+        """Drop the image that waits for its camera_info, if there is one."""
+        error = self._stream.give_up()
+        if error is not None:
             self._drop(error)
 
     def _drop(self, error: Rejected) -> None:
@@ -211,10 +190,6 @@ class DepthNode(LifecycleNode):
     def _warn(self, reason: str, text: str) -> None:
         if self.statistics.may_warn(reason):
             self.get_logger().warning(text)
-
-    def _forget_camera(self) -> None:
-        self._info = self._camera = self._waiting = self._outputs = None
-        self._last_stamp_ns = 0
 
     # Everything else
 

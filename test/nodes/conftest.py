@@ -1,0 +1,37 @@
+"""Fixtures of the node tests; their parts are in robot.py."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"  # tests in one process meet nobody else
+sys.path.append(str(Path(__file__).parent))  # for robot.py: test folders are no packages
+
+from robot import Bench, write_network
+
+
+@pytest.fixture(autouse=True)
+def ros_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def wall(tmp_path):
+    """A network that sees a wall at 2 m, whatever the image."""
+    return write_network(tmp_path / "wall.onnx")
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """A network whose depth is the red value in decimetres, pixel by pixel for 64x48 images."""
+    return write_network(tmp_path / "ramp.onnx", per_red=0.1, metres=0.0, size=(64, 48))

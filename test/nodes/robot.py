@@ -1,0 +1,155 @@
+"""A robot around the node under test: camera, listeners, stub networks with planted answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import rclpy
+from onnx import TensorProto, helper
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from mde_ros.nodes.depth_node import OUTPUTS, DepthNode
+
+DEADLINE_S = 20.0
+
+
+def write_network(path: Path, per_red: float = 0.0, metres: float = 2.0, size=None) -> Path:
+    """An ONNX network of this package's kind: depth = metres + per_red * red value (0..255)."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])
+    focal = helper.make_tensor_value_info("focal_px", TensorProto.FLOAT, [1])
+    depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, 1, "h", "w"])
+    constants = {"zero": [0], "one": [1], "axis": [3]}
+    weights = [helper.make_tensor(k, TensorProto.INT64, [1], v) for k, v in constants.items()]
+    weights += [helper.make_tensor("per_red", TensorProto.FLOAT, [], [per_red])]
+    weights += [helper.make_tensor("metres", TensorProto.FLOAT, [], [metres])]
+    nodes = [
+        helper.make_node("Slice", ["image", "zero", "one", "axis"], ["red"]),
+        helper.make_node("Cast", ["red"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["plane"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["plane", "per_red"], ["product"]),
+        helper.make_node("Add", ["product", "metres"], ["depth"]),
+    ]
+    graph = helper.make_graph(nodes, "stub", [image, focal], [depth], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    spec = {"name": "stub", **({"size": list(size)} if size else {})}
+    helper.set_model_props(model, {"mde_ros": json.dumps(spec)})
+    onnx.save(model, path)
+    return path
+
+
+def image_message(rgb: np.ndarray, stamp_ns: int = 1_000_000_000, frame_id: str = "cam") -> Image:
+    """rgb8 Image of an (H, W, 3) uint8 array."""
+    height, width = rgb.shape[:2]
+    msg = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    msg.data = array("B", rgb.tobytes())
+    return stamped(msg, stamp_ns, frame_id)
+
+
+def info_message(
+    width: int, height: int, focal: float = 100.0, D=(), model="plumb_bob", stamp_ns=1_000_000_000
+) -> CameraInfo:
+    """CameraInfo with square pixels and the principal point in the middle of the image."""
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    msg = CameraInfo(width=width, height=height, distortion_model=model, d=[float(d) for d in D])
+    msg.k = [focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0]
+    msg.p = [focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return stamped(msg, stamp_ns, "cam")
+
+
+def stamped(msg, stamp_ns: int, frame_id: str):
+    msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    msg.header.frame_id = frame_id
+    return msg
+
+
+class Robot:
+    """A camera and listeners in one context; nodes of the test run in the same executor."""
+
+    def __init__(self, **init) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, args=[], **init)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.node = rclpy.create_node("robot", context=self.context)
+        self.executor.add_node(self.node)
+        self.heard: dict[str, list] = defaultdict(list)
+        self.image = self.publisher(Image, "image")
+        self.info = self.publisher(CameraInfo, "camera_info")
+
+    def publisher(self, kind, topic: str, reliability: str = "reliable"):
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy[reliability.upper()])
+        return self.node.create_publisher(kind, topic, qos)
+
+    def listen(self, *topics: str, reliability: str = "reliable") -> None:
+        """Keep what comes on some of the node's outputs in `heard`."""
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy[reliability.upper()])
+        for topic in topics:
+            kind = OUTPUTS[topic][0]
+            self.node.create_subscription(kind, topic, self.heard[topic].append, qos)
+
+    def add(self, node) -> None:
+        self.executor.add_node(node)
+
+    def until(self, condition, deadline_s: float = DEADLINE_S) -> None:
+        """Spin until the condition holds; fail when it does not in time."""
+        end = time.monotonic() + deadline_s
+        while not condition():
+            assert time.monotonic() < end, "the condition did not come true in time"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def close(self) -> None:
+        for node in self.executor.get_nodes():
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown(context=self.context)
+
+
+class Bench(Robot):
+    """A robot with the depth node on board."""
+
+    def start(self, model: Path, *topics: str, **parameters) -> DepthNode:
+        """Make the node active, with listeners on topics, wired to the camera."""
+        self.depth = node = self.make(model=str(model), **parameters)
+        assert node.start()
+        self.listen(*topics)
+        self.until(lambda: self.image.get_subscription_count() == 1)
+        self.until(lambda: self.info.get_subscription_count() == 1)
+        for topic in topics:
+            self.until(node._publish_on[topic].get_subscription_count)
+        return node
+
+    def make(self, **parameters) -> DepthNode:
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = DepthNode(context=self.context, parameter_overrides=overrides)
+        self.add(node)
+        return node
+
+    def show(self, image: Image, info: CameraInfo | None = None) -> None:
+        """Send camera_info, then the image, and wait until the node has taken them."""
+        if info is not None:
+            info.header.stamp = image.header.stamp
+            self.info.publish(info)
+            self.until(lambda: self.depth._info == info)
+        taken = self.depth.statistics.frames_in
+        self.image.publish(image)
+        self.until(lambda: self.depth.statistics.frames_in > taken)
+
+    def answer(self, topic: str, image: Image, info: CameraInfo | None = None):
+        """The next message on a topic after showing an image."""
+        heard = len(self.heard[topic])
+        self.show(image, info)
+        self.until(lambda: len(self.heard[topic]) > heard)
+        return self.heard[topic][-1]

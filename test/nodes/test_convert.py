@@ -1,0 +1,289 @@
+"""Messages ↔ numpy: planted pixels and hand-computed points, without any node."""
+
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+from robot import image_message, info_message
+from sensor_msgs.msg import CompressedImage, Image, PointField
+from std_msgs.msg import Header
+
+from mde_ros.config import NodeSettings
+from mde_ros.frame import Camera
+from mde_ros.nodes.convert import (
+    BYTES_PER_PIXEL,
+    Outputs,
+    Rejected,
+    camera_from_info,
+    rgb_from_compressed,
+    rgb_from_image,
+)
+
+HEIGHT, WIDTH = 6, 8
+RED, GREEN, BLUE = 200, 100, 50
+
+
+def message(encoding: str, pixels: np.ndarray, height: int = HEIGHT, padding: int = 0) -> Image:
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    msg = Image(encoding=encoding, width=WIDTH, height=height, step=rows.shape[1])
+    msg.data = array("B", rows.tobytes())
+    return msg
+
+
+def flat(*values: int, dtype=np.uint8) -> np.ndarray:
+    return np.tile(np.array(values, dtype), (HEIGHT, WIDTH, 1))
+
+
+def mosaic(pattern: str, dtype=np.uint8) -> np.ndarray:
+    values = {"r": RED, "g": GREEN, "b": BLUE}
+    cell = np.array([values[c] for c in pattern], dtype).reshape(2, 2)
+    return np.tile(cell, (HEIGHT // 2, WIDTH // 2))
+
+
+def planes(*chroma: int) -> np.ndarray:
+    """Pure red in 4:2:0: a plane of Y = 81 above half as many rows of interleaved chroma."""
+    half = np.tile(np.array(chroma, np.uint8), (HEIGHT // 2, WIDTH // 2))
+    return np.vstack([np.full((HEIGHT, WIDTH), 81, np.uint8), half])
+
+
+COLOURED = {
+    "rgb8": flat(RED, GREEN, BLUE),
+    "bgr8": flat(BLUE, GREEN, RED),
+    "8UC3": flat(BLUE, GREEN, RED),
+    "rgba8": flat(RED, GREEN, BLUE, 9),
+    "bgra8": flat(BLUE, GREEN, RED, 9),
+    "8UC4": flat(BLUE, GREEN, RED, 9),
+    "rgb16": flat(RED, GREEN, BLUE, dtype=np.uint16) * 257,
+    "bgr16": flat(BLUE, GREEN, RED, dtype=np.uint16) * 257,
+    "rgba16": flat(RED, GREEN, BLUE, 9, dtype=np.uint16) * 257,
+    "bgra16": flat(BLUE, GREEN, RED, 9, dtype=np.uint16) * 257,
+    **{f"bayer_{p}8": mosaic(p) for p in ("rggb", "bggr", "gbrg", "grbg")},
+    **{f"bayer_{p}16": mosaic(p, np.uint16) * 257 for p in ("rggb", "bggr", "gbrg", "grbg")},
+}
+GREY = {
+    "mono8": flat(GREEN),
+    "8UC1": flat(GREEN),
+    "mono16": flat(GREEN, dtype=np.uint16) * 257,
+}
+PURE_RED = {  # BT.601: Y 81, U 90, V 240
+    "uyvy": np.tile(np.array([90, 81, 240, 81], np.uint8), (HEIGHT, WIDTH // 2)),
+    "yuv422": np.tile(np.array([90, 81, 240, 81], np.uint8), (HEIGHT, WIDTH // 2)),
+    "yuyv": np.tile(np.array([81, 90, 81, 240], np.uint8), (HEIGHT, WIDTH // 2)),
+    "yuv422_yuy2": np.tile(np.array([81, 90, 81, 240], np.uint8), (HEIGHT, WIDTH // 2)),
+    "nv12": planes(90, 240),
+    "nv21": planes(240, 90),
+}
+PLANTED = [
+    *((e, p, (RED, GREEN, BLUE), 1) for e, p in COLOURED.items()),
+    *((e, p, (GREEN, GREEN, GREEN), 1) for e, p in GREY.items()),
+    *((e, p, (255, 0, 0), 3) for e, p in PURE_RED.items()),
+]
+
+
+@pytest.mark.parametrize("padding", [0, 24])
+@pytest.mark.parametrize(("encoding", "pixels", "rgb", "tolerance"), PLANTED)
+def test_every_encoding_gives_the_planted_colour(encoding, pixels, rgb, tolerance, padding):
+    image = rgb_from_image(message(encoding, pixels, padding=padding))
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    inside = image[2:-2, 2:-2].astype(int)  # demosaicing guesses at the border
+    assert np.abs(inside - rgb).max() <= tolerance
+
+
+def test_every_encoding_is_tried_above():
+    assert {case[0] for case in PLANTED} == set(BYTES_PER_PIXEL)
+
+
+def test_an_rgb8_image_is_not_copied():
+    msg = message("rgb8", flat(RED, GREEN, BLUE))
+    assert np.shares_memory(rgb_from_image(msg), np.frombuffer(msg.data, np.uint8))
+
+
+def test_big_endian_pixels_are_swapped():
+    msg = message("mono16", (flat(GREEN, dtype=np.uint16) * 256).byteswap())
+    msg.is_bigendian = 1
+    assert np.abs(rgb_from_image(msg).astype(int) - GREEN).max() <= 1
+
+
+def test_nv12_whose_height_counts_the_chroma_rows_is_understood():
+    pixels = planes(90, 240)
+    image = rgb_from_image(message("nv12", pixels, height=len(pixels)))
+    assert image.shape == (HEIGHT, WIDTH, 3)
+
+
+def broken(**changes) -> Image:
+    msg = message("rgb8", flat(RED, GREEN, BLUE))
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    return msg
+
+
+@pytest.mark.parametrize(
+    ("msg", "reason", "words"),
+    [
+        (broken(encoding="rgb9"), "unknown_encoding", ["rgb8, bgr8", "'rgb9'"]),
+        (broken(encoding="32FC1"), "unknown_encoding", ["'32FC1'"]),
+        (broken(encoding=""), "unknown_encoding", ["''"]),
+        (broken(width=0), "zero_size", ["0x6"]),
+        (broken(height=0), "zero_size", ["8x0"]),
+        (broken(step=23), "bad_step", ["at least 24", "got 23"]),
+        (broken(data=array("B", bytes(143))), "bad_length", ["24 x 6 = 144", "got 143"]),
+        (broken(data=array("B", bytes(145))), "bad_length", ["24 x 6 = 144", "got 145"]),
+        (broken(data=array("B")), "bad_length", ["got 0"]),
+    ],
+)
+def test_a_message_that_does_not_fit_is_rejected_with_expected_and_got(msg, reason, words):
+    with pytest.raises(Rejected) as error:
+        rgb_from_image(msg)
+    assert error.value.reason == reason
+    assert all(word in str(error.value) for word in words)
+
+
+def test_yuyv_of_an_odd_width_is_rejected():
+    msg = Image(encoding="yuyv", width=3, height=2, step=6, data=array("B", bytes(12)))
+    with pytest.raises(Rejected) as error:
+        rgb_from_image(msg)
+    assert error.value.reason == "undecodable"
+
+
+def compressed(image: np.ndarray, suffix: str, name: str) -> CompressedImage:
+    return CompressedImage(format=name, data=cv2.imencode(suffix, image)[1].tobytes())
+
+
+def test_a_png_comes_out_pixel_by_pixel():
+    rgb = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    msg = compressed(rgb[..., ::-1], ".png", "rgb8; png compressed bgr8")
+    assert np.array_equal(rgb_from_compressed(msg), rgb)
+
+
+def test_a_jpeg_keeps_its_colour_and_a_grey_one_gets_three_channels():
+    colour = rgb_from_compressed(compressed(flat(BLUE, GREEN, RED), ".jpg", "jpeg"))
+    assert np.abs(colour.astype(int) - (RED, GREEN, BLUE)).max() <= 4
+    grey = rgb_from_compressed(compressed(flat(GREEN), ".jpg", "mono8; jpeg compressed"))
+    assert np.abs(grey.astype(int) - GREEN).max() <= 2 and grey.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_compressed_mosaic_is_demosaiced():
+    msg = compressed(mosaic("rggb"), ".png", "bayer_rggb8; png compressed")
+    assert np.array_equal(rgb_from_compressed(msg)[3, 3], (RED, GREEN, BLUE))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("jpeg", b"", "undecodable"),
+        ("jpeg", b"not a picture", "undecodable"),
+        ("32FC1; compressedDepth png", b"x", "unknown_encoding"),
+    ],
+)
+def test_compressed_data_that_is_no_picture_is_rejected(name, data, reason):
+    with pytest.raises(Rejected) as error:
+        rgb_from_compressed(CompressedImage(format=name, data=data))
+    assert error.value.reason == reason
+
+
+def test_binning_and_region_of_interest_give_the_camera_of_the_image():
+    info = info_message(640, 480, focal=500.0)
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 320, 240
+    info.binning_x = info.binning_y = 2
+    camera = camera_from_info(info)
+    assert (camera.width, camera.height) == (160, 120)
+    # The pixel pair (219, 220) in the region holds column 319.5 of the sensor, its pixel 109.5.
+    assert np.allclose(camera.K, [[250, 0, 109.5], [0, 250, 99.5], [0, 0, 1]])
+
+
+def test_for_rectified_images_the_projection_matrix_counts():
+    info = info_message(64, 48, D=[0.3, 0.1, 0, 0, 0])
+    info.p[0], info.p[2], info.p[5], info.p[6] = 80.0, 30.0, 81.0, 20.0
+    camera = camera_from_info(info, rectified=True)
+    assert not camera.is_distorted
+    assert np.array_equal(camera.K, [[80, 0, 30], [0, 81, 20], [0, 0, 1]])
+
+
+def outputs(width: int = 4, height: int = 3, **settings) -> Outputs:
+    K = np.array([[10.0, 0, 1.5], [0, 20.0, 1.0], [0, 0, 1]])
+    return Outputs(Camera(width, height, K), NodeSettings(**settings))
+
+
+def no_image() -> np.ndarray:
+    raise AssertionError("the image was not needed")
+
+
+HEADER = Header(frame_id="cam")
+
+
+def test_metres_go_out_bit_for_bit_and_none_as_nan():
+    depth = np.random.default_rng(0).uniform(0.1, 80, (3, 4)).astype(np.float32)
+    depth[1, 2] = 0
+    msg = outputs().depth(HEADER, depth, no_image)
+    assert (msg.encoding, msg.width, msg.height, msg.step) == ("32FC1", 4, 3, 16)
+    out = np.frombuffer(msg.data, np.uint32).reshape(3, 4)
+    same = np.ones((3, 4), bool)
+    same[1, 2] = False
+    assert np.array_equal(out[same], depth.view(np.uint32)[same])
+    assert np.isnan(out.view(np.float32)[1, 2])
+
+
+def test_millimetres_are_rounded_and_what_does_not_fit_is_none():
+    depth = np.float32([[0, 1.2344, 1.2346, 0.1], [65.535, 65.6, 80, 2], [9, 10, 11, 12]])
+    msg = outputs(depth_encoding="16UC1").depth(HEADER, depth, no_image)
+    assert (msg.encoding, msg.step) == ("16UC1", 8)
+    expected = [[0, 1234, 1235, 100], [65535, 0, 0, 2000], [9000, 10000, 11000, 12000]]
+    assert np.frombuffer(msg.data, np.uint16).reshape(3, 4).tolist() == expected
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_points_are_the_unprojected_pixels_of_every_nth_row_and_column(stride):
+    depth = np.random.default_rng(1).uniform(1, 5, (3, 4)).astype(np.float32)
+    depth[0, 0] = 0
+    msg = outputs(point_stride=stride, point_colour=False).points(HEADER, depth, no_image)
+    height, width = -(-3 // stride), -(-4 // stride)
+    assert (msg.height, msg.width, msg.point_step) == (height, width, 16)
+    assert msg.row_step == 16 * width and len(msg.data) == 16 * width * height
+    assert not msg.is_dense
+    assert [(f.name, f.offset, f.datatype, f.count) for f in msg.fields] == [
+        (name, 4 * i, PointField.FLOAT32, 1) for i, name in enumerate("xyz")
+    ]
+    points = np.frombuffer(msg.data, np.float32).reshape(height, width, 4)
+    for row in range(height):
+        for column in range(width):
+            v, u = row * stride, column * stride
+            z = depth[v, u] or np.nan
+            expected = ((u - 1.5) / 10 * z, (v - 1.0) / 20 * z, z)
+            assert np.allclose(points[row, column, :3], expected, rtol=1e-6, equal_nan=True)
+
+
+def test_coloured_points_carry_blue_green_red_in_that_order():
+    rgb = np.random.default_rng(2).integers(0, 256, (3, 4, 3), np.uint8)
+    msg = outputs(point_stride=2).points(HEADER, np.ones((3, 4), np.float32), lambda: rgb)
+    assert (msg.point_step, msg.fields[3].name, msg.fields[3].offset) == (32, "rgb", 16)
+    assert msg.fields[3].datatype == PointField.FLOAT32
+    points = np.frombuffer(msg.data, np.uint8).reshape(2, 2, 32)
+    assert np.array_equal(points[..., 16:19], rgb[::2, ::2, ::-1])
+    assert not points[..., 19].any()
+    assert np.array_equal(points[..., 8:12].copy().view(np.float32)[..., 0], np.ones((2, 2)))
+
+
+def test_colours_run_from_red_over_green_to_blue_and_none_is_black():
+    depth = np.float32([[0, 0.1, 5, 10], [80, 0.1, 5, 0], [0, 0, 0, 0]])
+    msg = outputs(colour_max_depth=10.0).colour(HEADER, depth, no_image)
+    assert (msg.encoding, msg.step) == ("bgr8", 12)
+    bgr = np.frombuffer(msg.data, np.uint8).reshape(3, 4, 3).astype(int)
+    assert not bgr[depth == 0].any()
+    assert bgr[depth > 0].any(axis=-1).all()
+    assert [int(np.argmax(bgr[0, i])) for i in (1, 2, 3)] == [2, 1, 0]
+    assert np.array_equal(bgr[1, 0], bgr[0, 3])  # beyond the end looks like the end
+
+
+def test_a_message_is_refilled_not_made_anew():
+    out = outputs()
+    first = out.depth(HEADER, np.ones((3, 4), np.float32), no_image)
+    second = out.depth(Header(frame_id="b"), np.full((3, 4), 2, np.float32), no_image)
+    assert first is second and second.header.frame_id == "b"
+    assert np.frombuffer(second.data, np.float32).tolist() == [2.0] * 12
+
+
+def test_image_message_of_the_test_kit_round_trips():
+    rgb = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    assert np.array_equal(rgb_from_image(image_message(rgb)), rgb)
