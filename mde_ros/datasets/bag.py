@@ -324,7 +324,7 @@ class _Registration:
     def __init__(self, bag: Bag, topics: _Topics) -> None:
         assert topics.depth is not None
         self.path, self.topics = bag.path, topics
-        self.unit_m = _depth_unit_m(bag, topics.depth)
+        self.units_per_m = _units_per_m(bag, topics.depth)
         self.depth_camera: Camera | None = None
         if topics.depth_info and topics.depth_info != topics.camera_info:
             self.depth_camera = _camera(bag.path, topics.depth_info, _first(bag, topics.depth_info))
@@ -332,7 +332,7 @@ class _Registration:
         self.edges = _static_transforms(bag)
 
     def __call__(self, image: Any, camera: Camera, message: Any) -> np.ndarray:
-        depth_m = depth_metres(message, self.unit_m)
+        depth_m = depth_metres(message, self.units_per_m)
         same_size = depth_m.shape == (camera.height, camera.width)
         own = self.depth_camera
         same_optics = same_size and (own is None or np.allclose(own.K, camera.K, rtol=1e-3))
@@ -391,11 +391,11 @@ def _size(depth: np.ndarray) -> str:
     return f"{depth.shape[1]}x{depth.shape[0]}"
 
 
-def _depth_unit_m(bag: Bag, depth: str) -> float:
-    """The RealSense SDK records how many metres one unit is; everybody else uses millimetres."""
+def _units_per_m(bag: Bag, depth: str) -> float:
+    """1000, unless the RealSense SDK has recorded another unit."""
     sensor = re.match(r"/device_\d+/sensor_\d+", depth)
     topic = f"{sensor[0]}/option/Depth Units/value" if sensor else ""
-    return float(_first(bag, topic).data) if topic in bag.topics else 0.001
+    return round(1 / _first(bag, topic).data, 3) if topic in bag.topics else 1000.0
 
 
 def _sdk_extrinsics(bag: Bag, image: str, depth: str) -> np.ndarray | None:

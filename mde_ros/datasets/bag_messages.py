@@ -68,8 +68,8 @@ def image_rgb(message: Any) -> np.ndarray:
     return convert_color(_pixels(message), encoding, "rgb8")
 
 
-def depth_metres(message: Any, unit_m: float = 0.001) -> np.ndarray:
-    """Depth image (32FC1 m, 16UC1 or mono16 in units of `unit_m`) → (H, W) float32 m, 0 = none.
+def depth_metres(message: Any, units_per_m: float = 1000.0) -> np.ndarray:
+    """Depth image (32FC1 m, 16UC1 or mono16 of so many units) → (H, W) float32 m, 0 = none.
 
     `compressedDepth` of image_transport is understood too.
 
@@ -85,7 +85,7 @@ def depth_metres(message: Any, unit_m: float = 0.001) -> np.ndarray:
             )
         depth = _pixels(message)
     if depth.dtype == np.uint16:
-        return depth * np.float32(unit_m)
+        return depth / np.float32(units_per_m)
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
