@@ -98,6 +98,7 @@ class DepthNode(LifecycleNode):
         info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
         undo(self.destroy_subscription, info)
         image = self.create_subscription(kind, topic, self._on_image, qos)
+        self._image_topic = image.topic_name
         undo(self.destroy_subscription, image)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = self.create_timer(settings.diagnostics_period, self._on_timer, clock=steady)
@@ -206,6 +207,7 @@ class DepthNode(LifecycleNode):
     def _on_timer(self) -> None:
         runtime, now = self.pipeline.runtime, self.get_clock().now().to_msg()
         about = {
+            "image": self._image_topic,
             "model": runtime.spec.name or runtime.path.stem,
             "model_sha256": runtime.sha256,
             "runtime": runtime.name,

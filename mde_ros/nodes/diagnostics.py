@@ -52,7 +52,7 @@ class Statistics:
 
         Args:
             name: of the status, the node's.
-            about: further values to tell, such as model and device.
+            about: further values to tell; its image (topic) and device are needed.
             stamp: builtin_interfaces Time of the message.
         """
         now, lost = time.monotonic(), self.dropped.total()
@@ -63,7 +63,7 @@ class Statistics:
             worst = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
             level, text = DiagnosticStatus.WARN, f"frames dropped: {worst}"
         elif self.frames_in == old_in:
-            level, text = DiagnosticStatus.WARN, "no images"
+            level, text = DiagnosticStatus.WARN, f"no images on {about['image']}"
         elif self.frames_out == old_out:
             level, text = DiagnosticStatus.OK, "idle: disabled or no subscriber"
         else:

@@ -95,19 +95,11 @@ class Robot:
             kind = OUTPUTS[topic][0]
             self.node.create_subscription(kind, topic, self.heard[topic].append, qos)
 
-    def add(self, node) -> None:
-        self.executor.add_node(node)
-
     def until(self, condition, deadline_s: float = DEADLINE_S) -> None:
         """Spin until the condition holds; fail when it does not in time."""
         end = time.monotonic() + deadline_s
         while not condition():
             assert time.monotonic() < end, "the condition did not come true in time"
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
@@ -120,36 +112,57 @@ class Robot:
 class Bench(Robot):
     """A robot with the depth node on board."""
 
-    def start(self, model: Path, *topics: str, **parameters) -> DepthNode:
-        """Make the node active, with listeners on topics, wired to the camera."""
-        self.depth = node = self.make(model=str(model), **parameters)
-        assert node.start()
-        self.listen(*topics)
-        self.until(lambda: self.image.get_subscription_count() == 1)
-        self.until(lambda: self.info.get_subscription_count() == 1)
-        for topic in topics:
-            self.until(node._publish_on[topic].get_subscription_count)
+    depth: DepthNode
+
+    def make(self, arguments: tuple[str, ...] | list[str] = (), **parameters) -> DepthNode:
+        """An unconfigured node with parameters, or with arguments as on the command line."""
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = DepthNode(
+            context=self.context,
+            parameter_overrides=overrides,
+            cli_args=["--ros-args", *arguments] if arguments else None,
+        )
+        self.executor.add_node(node)
         return node
 
-    def make(self, **parameters) -> DepthNode:
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        node = DepthNode(context=self.context, parameter_overrides=overrides)
-        self.add(node)
-        return node
+    def start(self, model: Path, *topics: str, **parameters) -> DepthNode:
+        """Make the node active, with listeners on topics, and connected to the camera."""
+        self.depth = self.make(model=str(model), **parameters)
+        assert self.depth.start()
+        self.listen(*topics)
+        self.wire(self.depth, *topics)
+        return self.depth
+
+    def wire(self, node: DepthNode, *topics: str) -> None:
+        """Wait until the camera and the listeners on topics are connected to the node."""
+        for publisher in (self.image, self.info):
+            self.until(publisher.get_subscription_count)
+        for topic in topics:
+            self.until(node._publish_on[topic].get_subscription_count)
+
+    def ask(self, client, request):
+        """The answer of a service."""
+        future = client.call_async(request)
+        self.until(future.done)
+        return future.result()
 
     def show(self, image: Image, info: CameraInfo | None = None) -> None:
         """Send camera_info, then the image, and wait until the node has taken them."""
         if info is not None:
             info.header.stamp = image.header.stamp
             self.info.publish(info)
-            self.until(lambda: self.depth._info == info)
+            self.until(lambda: self.depth._stream._info == info)
         taken = self.depth.statistics.frames_in
         self.image.publish(image)
         self.until(lambda: self.depth.statistics.frames_in > taken)
 
     def answer(self, topic: str, image: Image, info: CameraInfo | None = None):
-        """The next message on a topic after showing an image."""
+        """What comes on a topic for this image."""
         heard = len(self.heard[topic])
         self.show(image, info)
-        self.until(lambda: len(self.heard[topic]) > heard)
-        return self.heard[topic][-1]
+
+        def own() -> list:
+            return [m for m in self.heard[topic][heard:] if m.header == image.header]
+
+        self.until(own)
+        return own()[0]

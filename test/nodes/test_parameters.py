@@ -9,7 +9,6 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from mde_ros.config import NodeSettings
-from mde_ros.nodes.depth_node import DepthNode
 
 FIELDS = dataclasses.fields(NodeSettings)
 LIVE = {
@@ -20,12 +19,6 @@ LIVE = {
     "point_colour": False,
     "colour_max_depth": 3.0,
 }
-
-
-def given(bench, *arguments: str) -> DepthNode:
-    node = DepthNode(context=bench.context, cli_args=["--ros-args", *arguments])
-    bench.add(node)
-    return node
 
 
 def test_every_setting_is_a_parameter_with_its_default_text_and_bounds(bench):
@@ -53,14 +46,14 @@ def test_the_parameter_file_of_the_package_says_the_defaults():
 
 
 def test_values_from_the_command_line_arrive(bench):
-    node = given(bench, "-p", "max_depth:=12.5", "-p", "point_stride:=3", "-p", "enabled:=false")
+    node = bench.make(["-p", "max_depth:=12.5", "-p", "point_stride:=3", "-p", "enabled:=false"])
     assert (node.settings.max_depth, node.settings.point_stride) == (12.5, 3)
     assert node.settings.enabled is False
     assert node.get_parameter("max_depth").value == 12.5
 
 
 def test_a_whole_number_does_for_a_real_one(bench):
-    assert given(bench, "-p", "max_depth:=12").get_parameter("max_depth").value == 12.0
+    assert bench.make(["-p", "max_depth:=12"]).get_parameter("max_depth").value == 12.0
 
 
 @pytest.mark.parametrize(
@@ -80,8 +73,8 @@ def test_a_whole_number_does_for_a_real_one(bench):
 def test_a_wrong_parameter_fails_configure_with_the_reason_and_nothing_stays(
     bench, wall, capfd, argument, words
 ):
-    model = () if argument.startswith("model:") else ("-p", f"model:={wall}")
-    node = given(bench, *model, "-p", argument)
+    model = [] if argument.startswith("model:") else ["-p", f"model:={wall}"]
+    node = bench.make([*model, "-p", argument])
     before = entities(node)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert entities(node) == before
@@ -99,11 +92,9 @@ def entities(node) -> list[list[str]]:
 
 
 def test_names_that_ros_itself_uses_are_not_refused(bench, wall):
-    node = given(
-        bench, "-p", f"model:={wall}", "-p", "use_sim_time:=true",
-        "-p", "start_type_description_service:=false",
-        "-p", "qos_overrides./clock.subscription.depth:=3",
-    )  # fmt: skip
+    names = ["use_sim_time:=true", "start_type_description_service:=false"]
+    names += ["qos_overrides./clock.subscription.depth:=3"]
+    node = bench.make(["-p", f"model:={wall}", *(x for name in names for x in ("-p", name))])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 

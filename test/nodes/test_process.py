@@ -1,0 +1,151 @@
+"""The depth node as its own process, met over DDS: what a robot sees of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from domain_coordinator import domain_id
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from robot import Robot, image_message, info_message, write_network
+
+from mde_ros.config import NodeSettings
+from mde_ros.frame import Frame
+from mde_ros.nodes.convert import Outputs, camera_from_info
+from mde_ros.nodes.depth_node import OUTPUTS
+from mde_ros.pipeline import DepthPipeline
+
+ROOT = Path(__file__).parents[2]
+RGB = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+DEPTH, INFO, POINTS, COLOUR = OUTPUTS
+
+
+class Process(Robot):
+    """A robot in a domain of its own, whose node runs in another process."""
+
+    def __init__(self, domain: int, log: Path) -> None:
+        super().__init__(domain_id=domain)
+        self.domain, self.log, self.started = domain, log, []
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "mde_ros.nodes.depth_node", "--ros-args"]
+        environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(self.domain),
+            "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
+        }
+        with self.log.open("w") as log:
+            child = subprocess.Popen(
+                [*command, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+        self.started.append(child)
+        return child
+
+    def feed(self, condition, info) -> None:
+        """Show the image at 20 Hz until the condition holds."""
+        last = 0.0
+
+        def shown() -> bool:
+            nonlocal last
+            if time.monotonic() - last > 0.05:
+                last = time.monotonic()
+                stamp_ns = time.time_ns()
+                info.header = image_message(RGB[:1, :1], stamp_ns).header
+                self.info.publish(info)
+                self.image.publish(image_message(RGB, stamp_ns))
+            return condition()
+
+        self.until(shown)
+
+    def close(self) -> None:
+        for child in self.started:
+            child.kill()
+            child.wait()
+        super().close()
+
+
+@pytest.fixture
+def process(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    profile = ROOT / "config" / "fastdds.xml"
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    with domain_id() as domain:
+        process = Process(domain, tmp_path / "node.log")
+        yield process
+        process.close()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tmp_path, stop):
+    network = write_network(tmp_path / "net.onnx", per_red=0.06, metres=0.2, size=(100, 76))
+    process.listen(*OUTPUTS)
+    lens = info_message(160, 120, focal=140.0, D=[0.1, -0.02, 0.001, 0.0, 0.0])
+    began = time.monotonic()
+    child = process.start("-p", "autostart:=true", "-p", f"model:={network}")
+    process.feed(lambda: process.heard[DEPTH], lens)
+    first_depth_s = time.monotonic() - began
+    process.feed(lambda: all(process.heard[topic] for topic in OUTPUTS), lens)
+
+    settings = NodeSettings(model=str(network))
+    pipeline = DepthPipeline(settings)
+    camera = camera_from_info(lens)
+    frame = Frame(RGB, camera)
+    depth_m = pipeline(frame).depth
+    expected = Outputs(camera.undistorted(), settings)
+    depth = process.heard[DEPTH][0]
+    values = np.frombuffer(depth.data, np.float32).reshape(120, 160)
+    assert np.array_equal(np.isnan(values), depth_m == 0)
+    assert np.array_equal(values[depth_m > 0].view(np.uint32), depth_m[depth_m > 0].view(np.uint32))
+    for topic, (_, fill) in OUTPUTS.items():
+        heard = process.heard[topic][0]
+        assert heard == fill(expected, heard.header, depth_m, lambda: pipeline.rectify(frame))
+        assert heard.header.frame_id == "cam"
+
+    assert first_depth_s < 15, "about 1 s on two quiet cores"
+    child.send_signal(stop)
+    assert child.wait(20) == 0, process.log.read_text()
+
+
+def test_a_node_that_cannot_start_by_itself_says_why_and_exits_with_one(process):
+    child = process.start("-p", "autostart:=true", "-p", "model:=/nowhere/net.onnx")
+    assert child.wait(20) == 1
+    assert "cannot configure: model: expected default" in process.log.read_text()
+
+
+def test_without_autostart_a_node_waits_and_survives_a_forbidden_transition(process, wall):
+    child = process.start("-p", f"model:={wall}")
+    change = process.node.create_client(ChangeState, "/depth_node/change_state")
+    state = process.node.create_client(GetState, "/depth_node/get_state")
+    process.until(lambda: change.service_is_ready() and state.service_is_ready())
+
+    def label() -> str:
+        future = state.call_async(GetState.Request())
+        process.until(future.done)
+        return future.result().current_state.label
+
+    assert label() == "unconfigured"
+    forbidden, allowed = ChangeState.Request(), ChangeState.Request()
+    forbidden.transition.id = Transition.TRANSITION_ACTIVATE
+    allowed.transition.id = Transition.TRANSITION_CONFIGURE
+    change.call_async(forbidden)  # to which rclpy raises out of spin and gives no answer
+    future = change.call_async(allowed)
+    process.until(future.done)
+    assert future.result().success and label() == "inactive"
+    assert child.poll() is None
+
+
+def test_the_node_needs_no_torch_when_onnxruntime_runs_it(wall):
+    code = (
+        "import sys, numpy\n"
+        "from mde_ros.nodes import depth_node\n"
+        "from mde_ros.pipeline import DepthPipeline\n"
+        f"DepthPipeline(depth_node.NodeSettings(model={str(wall)!r}))\n"
+        "print([m for m in ('torch', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
