@@ -13,6 +13,7 @@ from mde_ros.simulation.floorplan import FloorPlan
 from mde_ros.simulation.render import SceneRenderer
 from mde_ros.simulation.rooms import random_room
 from mde_ros.simulation.streets import random_street
+from mde_ros.simulation.textures import SIZE, VARIANTS, texture
 
 Rng = np.random.Generator
 KINDS = ("room", "street")
@@ -64,6 +65,7 @@ class Look:
     haze_per_m: float
     contrast: float
     bloom: float
+    motion_px: float  # smear of a shaking hand
 
 
 @dataclass
@@ -137,6 +139,7 @@ def random_look(rng: Rng, outdoors: bool) -> Look:
         haze_per_m=rng.uniform(0, 0.01) if outdoors else 0.0,
         contrast=rng.uniform(0.85, 1.25),
         bloom=rng.uniform(0, 0.25),
+        motion_px=float(rng.choice([0, 0, rng.uniform(0, 4)])),
     )
 
 
@@ -157,6 +160,11 @@ def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: i
         if not sees_enough(renderer, T_world_camera, outdoors):
             continue
         rgb, depth_m, instance = renderer.render()
+        if renderer.scene.floor_reflection:
+            mirrored = renderer.render_mirrored(T_world_camera, time_s)
+            rgb = polish_floor(rgb, mirrored, instance, renderer, T_world_camera)
+        if outdoors:
+            rgb = paint_clouds(rgb, instance, renderer, T_world_camera)
         ranges_m, hit_ids = scan(renderer, laser, T_world_laser, noise_rng)
         recording.rgb.append(develop(rgb, depth_m, look, noise_rng))
         recording.depth_m.append(depth_m)
@@ -251,8 +259,8 @@ def sees_enough(renderer: SceneRenderer, T_world_camera: np.ndarray, outdoors: b
         and np.percentile(depth_m, 5) > 0.25
         and np.median(depth_m) > 0.8
         and np.percentile(depth_m, 90) > 1.6
-        and bare < 0.75 * len(ids)
-        and len(set(ids.tolist())) >= 4
+        and bare < 0.65 * len(ids)
+        and len(set(ids.tolist())) >= 5
     )
 
 
@@ -292,11 +300,55 @@ def develop(rgb: np.ndarray, depth_m: np.ndarray, look: Look, rng: Rng) -> np.nd
     light *= (1 - look.vignette * (x * x + y * y) / 2)[..., None]
     if look.blur_px:
         light = cv2.GaussianBlur(light, (0, 0), look.blur_px)
+    if look.motion_px:
+        light = cv2.filter2D(light, -1, smear(rng, look.motion_px))
     light = np.maximum(light, 0)
     light += look.noise * rng.standard_normal(light.shape, np.float32) * (0.15 + np.sqrt(light))
     tone = np.sqrt(np.maximum(light, 0)) ** look.contrast
     tone = np.where(tone < 0.8, tone, 0.8 + 0.2 * np.tanh((tone - 0.8) / 0.2))
     return (np.clip(tone, 0, 1) * 255).astype(np.uint8)
+
+
+def smear(rng: Rng, most_px: float) -> np.ndarray:
+    """The kernel of a short straight motion in some direction."""
+    reach = rng.uniform(0, most_px) / 2
+    angle = rng.uniform(0, np.pi)
+    kernel = np.zeros((7, 7), np.float32)
+    for along in np.linspace(-reach, reach, 15):
+        x, y = 3 + along * np.cos(angle), 3 + along * np.sin(angle)
+        kernel[int(round(y)), int(round(x))] += 1
+    return kernel / kernel.sum()
+
+
+def polish_floor(rgb, mirrored, instance, renderer: SceneRenderer, T_world_camera) -> np.ndarray:
+    """The floor with a blurred reflection that grows towards grazing angles (Schlick)."""
+    names = [each.name for each in renderer.scene.objects]
+    floors = [index + 1 for index, name in enumerate(names) if name == "floor"]
+    fall = pixel_directions(renderer, T_world_camera)[..., 2]
+    gloss = renderer.scene.floor_reflection
+    share = gloss * (0.15 + 0.85 * (1 - np.abs(fall)) ** 3) * np.isin(instance, floors)
+    share = cv2.GaussianBlur(share.astype(np.float32), (3, 3), 0)[..., None]
+    blurred = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (5, 5), 4 * (1 - gloss))
+    return (rgb * (1 - share) + blurred * share).astype(np.uint8)
+
+
+def paint_clouds(rgb, instance, renderer: SceneRenderer, T_world_camera) -> np.ndarray:
+    """White and grey clouds on the pixels that see the sky, fixed in the world."""
+    directions = pixel_directions(renderer, T_world_camera)
+    reach = 1 / (np.maximum(directions[..., 2], 0) + 0.12)
+    plane = (directions[..., :2] * reach[..., None] * 60 + 1000).astype(np.float32) % SIZE
+    layer = texture("clouds", int(renderer.scene.far_m + 97 * renderer.scene.clouds) % VARIANTS)
+    cover = cv2.remap(layer, plane, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)[..., :1]
+    cover = np.clip(cover / 255.0 - 1 + renderer.scene.clouds, 0, 1) * (instance == 0)[..., None]
+    return (rgb + (np.array([250, 250, 252.0]) - rgb) * cover).astype(np.uint8)
+
+
+def pixel_directions(renderer: SceneRenderer, T_world_camera: np.ndarray) -> np.ndarray:
+    """Unit viewing directions (H, W, 3) in the world."""
+    width, height = renderer.size
+    u, v = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
+    rays = np.stack([u, v, np.full_like(u, renderer.focal_px)], axis=-1)
+    return rays / np.linalg.norm(rays, axis=-1, keepdims=True) @ T_world_camera[:3, :3].T
 
 
 def contact_shadow(depth_m: np.ndarray) -> np.ndarray:

@@ -647,15 +647,18 @@ def car(rng: Rng) -> Piece:
     wide = {"bus": 1.25, "van": 0.98}.get(kind, 0.88)
     vehicle = SceneObject("car")
     belt = 0.95 if kind != "bus" else 1.3
-    vehicle.box((0, 0, (belt + 0.25) / 2), (length, wide, (belt - 0.25) / 2), body)
+    sill = (0.25 + belt * 0.72) / 2  # doors and wings, then the bonnet's slope
+    vehicle.box((0, 0, sill), (length, wide, sill - 0.25), body)
+    vehicle.box((0, 0, belt * 0.86), (length, wide, belt * 0.14), body, top=(0.93, 0.94))
     roof = {"saloon": 1.43, "estate": 1.5, "van": 2.1, "bus": 3.0}[kind]
     back, front = {"saloon": (-0.72, 0.35), "estate": (-0.95, 0.35)}.get(kind, (-0.98, 0.9))
     middle, half = length * (front + back) / 2, length * (front - back) / 2
     tall = (roof - belt) / 2
-    vehicle.box((middle, 0, belt + tall), (half * 0.93, wide * 0.88, tall), glass)
-    vehicle.box((middle, 0, roof), (half * 0.86, wide * 0.86, 0.03), body)
-    for x in np.linspace(middle - half * 0.9, middle + half * 0.82, 3 if kind != "bus" else 6):
-        vehicle.box((x, 0, belt + tall), (0.05, wide * 0.9, tall), body)
+    lean = {"saloon": 0.62, "estate": 0.78}.get(kind, 0.93)
+    vehicle.box((middle, 0, belt + tall), (half, wide * 0.92, tall), glass, top=(lean, 0.82))
+    vehicle.box((middle, 0, roof), (half * lean, wide * 0.76, 0.03), body, top=(0.9, 0.9))
+    for x in np.linspace(middle - half * lean * 0.97, middle + half * lean * 0.97, 3 if kind != "bus" else 6):
+        vehicle.box((x, 0, belt + tall), (0.04, wide * 0.93, tall + 0.005), body, top=(1.0, 0.82))
     for end in (-1, 1):
         lamp = Material((1.0, 0.95, 0.85) if end > 0 else (0.6, 0.03, 0.03), emission=0.3)
         vehicle.box((end * length, 0, 0.42), (0.03, wide * 0.95, 0.12), black)

@@ -8,9 +8,10 @@ from types import ModuleType
 import numpy as np
 
 from mde_ros.simulation.shapes import Material, Mesh, Scene, merged, part_mesh
-from mde_ros.simulation.textures import SIZE, hsv, noise, texture
+from mde_ros.simulation.textures import texture
 
 NEAR_M = 0.05
+FLOOR_GROUP = 1
 REMEDY = (
     "simulation needs the extra 'sim' (pip install 'mde_ros[sim]') and, on Debian and Ubuntu, "
     "the packages libegl1 libegl-mesa0 libgl1-mesa-dri"
@@ -86,6 +87,7 @@ class SceneRenderer:
             for index, each in enumerate(scene.objects)
             if each.motion is not None
         }
+        self.set(np.eye(4), 0.0)
 
     # ------------------------------------------------------------------ building the model
 
@@ -122,6 +124,7 @@ class SceneRenderer:
                 body.add_geom(
                     type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=materials[material],
                     contype=0, conaffinity=0, userdata=[index],
+                    group=FLOOR_GROUP if each.name in ("floor", "rug") else 0,
                 )  # fmt: skip
         return spec.compile()
 
@@ -193,27 +196,41 @@ class SceneRenderer:
     def render(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres (0 where there is nothing) and
         instance ids (H, W) uint16 (0 where there is nothing)."""
-        mujoco = self.mujoco
-        width, height = self.size
+        rgb, _ = self.draw(ids=False)
+        colours, buffer = self.draw(ids=True)
+        instances = self.instances_from_colours(colours)
+        depth_m = self.depth_from_buffer(buffer)
+        depth_m[instances == 0] = 0
+        return rgb, depth_m, instances
+
+    def render_mirrored(self, T_world_camera: np.ndarray, time_s: float) -> np.ndarray:
+        """What a mirror on the plane z = 0 would show at every pixel, RGB (H, W, 3) uint8.
+
+        The camera is reflected below the floor and its picture turned upside down; the floor
+        itself is not drawn. Leaves the camera there: call `set` before the next picture.
+        """
+        below, upside_down = np.diag([1.0, 1, -1, 1]), np.diag([1.0, -1, 1, 1])
+        self.set(below @ T_world_camera @ upside_down, time_s)
+        self.options.geomgroup[FLOOR_GROUP] = 0
+        rgb, _ = self.draw(ids=False)
+        self.options.geomgroup[FLOOR_GROUP] = 1
+        return rgb[::-1]
+
+    def draw(self, ids: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Colours (or identifier colours) (H, W, 3) uint8 and the depth buffer (H, W) float32."""
+        mujoco, (width, height) = self.mujoco, self.size
         self.context.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
             self.model, self.data, self.options, None, self.camera, everything, self.view
         )
+        for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
+            self.view.flags[flag] = ids
         rectangle = mujoco.MjrRect(0, 0, width, height)
-        rgb = np.empty((height, width, 3), np.uint8)
+        colours, buffer = np.empty((height, width, 3), np.uint8), np.empty((height, width), "f4")
         mujoco.mjr_render(rectangle, self.view, self.gpu)
-        mujoco.mjr_readPixels(rgb, None, rectangle, self.gpu)
-        flags = mujoco.mjtRndFlag
-        self.view.flags[flags.mjRND_SEGMENT] = self.view.flags[flags.mjRND_IDCOLOR] = 1
-        ids, buffer = np.empty_like(rgb), np.empty((height, width), np.float32)
-        mujoco.mjr_render(rectangle, self.view, self.gpu)
-        mujoco.mjr_readPixels(ids, buffer, rectangle, self.gpu)
-        self.view.flags[flags.mjRND_SEGMENT] = self.view.flags[flags.mjRND_IDCOLOR] = 0
-        instances = self.instances_from_colours(ids[::-1])
-        depth_m = self.depth_from_buffer(buffer[::-1])
-        depth_m[instances == 0] = 0
-        return rgb[::-1], depth_m, instances
+        mujoco.mjr_readPixels(colours, buffer if ids else None, rectangle, self.gpu)
+        return colours[::-1], buffer[::-1]
 
     def instances_from_colours(self, colours: np.ndarray) -> np.ndarray:
         """Object index + 1 of every pixel from MuJoCo's identifier colours."""

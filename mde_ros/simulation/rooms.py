@@ -162,7 +162,11 @@ def random_room(rng: Rng) -> tuple[Scene, FloorPlan]:
     add_movers(house, (length, width))
     tint = hsv(rng.uniform(0.05, 0.6), rng.uniform(0, 0.08), 1.0)
     add_window_light(house, tint)
-    scene = Scene(name, house.objects, house.lights[:6], ambient=rng.uniform(0.2, 0.45))
+    shine = house.style.floor.texture[0] not in ("carpet", "rug") and rng.random() < 0.45
+    scene = Scene(
+        name, house.objects, house.lights[:6], ambient=rng.uniform(0.2, 0.45),
+        floor_reflection=rng.uniform(0.05, 0.6) if shine else 0.0,
+    )  # fmt: skip
     return scene, house.plan
 
 
@@ -233,8 +237,10 @@ def add_doors(house: House, kind: RoomKind, walls: list[Wall], height: float) ->
         if index not in behind and rng.random() < 0.5:
             behind.add(index)
             wall.openings.append(box)
-            open_door(house, wall, box)
+            leaf = open_door(house, wall, box)
             neighbour(house, wall, box, height)
+            if leaf is not None:
+                house.plan.take(leaf @ yaw_pose(DOOR_M / 2, 0), (DOOR_M / 2, 0.04))
         else:
             closed_door(house, wall, box)
 
@@ -263,17 +269,19 @@ def closed_door(house: House, wall: Wall, box) -> None:
     door_frame(house, wall, box, 0.03)
 
 
-def open_door(house: House, wall: Wall, box) -> None:
-    """A frame through the wall and, mostly, a leaf that stands open into the room behind."""
+def open_door(house: House, wall: Wall, box) -> np.ndarray | None:
+    """A frame through the wall and, mostly, a leaf open into the room behind; the hinge's pose."""
     start, end, _, top = box
     wide = end - start
     door_frame(house, Wall(wall.T @ yaw_pose(0, -WALL_M / 2), wall.length), box, WALL_M / 2 + 0.02)
-    if house.rng.random() < 0.7:
-        angle = -house.rng.uniform(0.9, 1.6)
-        leaf = SceneObject("door").box((wide / 2, 0, top / 2), (wide / 2, 0.02, top / 2), house.style.door)
-        leaf.rod((wide - 0.06, -0.06, 1.02), (wide - 0.18, -0.06, 1.02), 0.01, fu.metallic(house.rng))
-        hinge = yaw_pose(start, -WALL_M - 0.01, 0, angle)
-        house.objects.append(leaf.moved(wall.T @ hinge))
+    if house.rng.random() < 0.3:
+        return None
+    leaf, half = SceneObject("door"), (wide / 2, 0.02, top / 2)
+    leaf.box((wide / 2, 0, top / 2), half, house.style.door)
+    leaf.rod((wide - 0.06, -0.06, 1.02), (wide - 0.18, -0.06, 1.02), 0.01, fu.metallic(house.rng))
+    hinge = wall.T @ yaw_pose(start, -WALL_M - 0.01, 0, -house.rng.uniform(0.9, 1.6))
+    house.objects.append(leaf.moved(hinge))
+    return hinge
 
 
 def neighbour(house: House, wall: Wall, door, height: float) -> None:

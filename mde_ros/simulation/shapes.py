@@ -3,7 +3,7 @@
 World frame: x, y horizontal, z up, metres. `T_a_b` maps points of b into a.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ class Part:
     half_size: tuple[float, float, float]
     pose: np.ndarray  # (4, 4), part into object
     material: Material
+    top: tuple[float, float] = (1.0, 1.0)  # a box's upper face in x and y, as a share of its lower
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ class SceneObject:
 
     def moved(self, T: np.ndarray) -> "SceneObject":
         """The same object with every part mapped by T (4, 4)."""
-        parts = [Part(p.shape, p.half_size, T @ p.pose, p.material) for p in self.parts]
+        parts = [replace(part, pose=T @ part.pose) for part in self.parts]
         return SceneObject(self.name, parts, self.motion)
 
-    def box(self, centre, half_size, material, yaw: float = 0.0) -> "SceneObject":
-        self.parts.append(Part("box", tuple(half_size), yaw_pose(*centre, yaw), material))
+    def box(
+        self, centre, half_size, material: Material, yaw: float = 0.0, top=(1.0, 1.0)
+    ) -> "SceneObject":
+        self.parts.append(Part("box", tuple(half_size), yaw_pose(*centre, yaw), material, top))
         return self
 
     def cylinder(self, centre, radius: float, half_height: float, material) -> "SceneObject":
@@ -134,13 +137,18 @@ class Light:
 
 @dataclass
 class Scene:
-    """Everything there is to render: objects (instance id = index + 1), lights and sky."""
+    """Everything there is to render: objects (instance id = index + 1), lights and sky.
+
+    Objects named 'floor' or 'rug' lie at z = 0 and are left out of the floor's mirror picture.
+    """
 
     kind: str
     objects: list[SceneObject]
     lights: list[Light]
     ambient: float
     sky: tuple[float, float, float] = (0.6, 0.75, 0.95)
+    clouds: float = 0.0  # 0 a clear sky, 1 full of them
+    floor_reflection: float = 0.0  # 0 dull, 1 a mirror
     far_m: float = 40.0
 
 
@@ -172,6 +180,8 @@ def part_mesh(part: Part) -> Mesh:
         counts = np.clip(np.ceil(2 * size / LARGEST_QUAD_M), 1, 24).astype(int)
         unit, faces, normals, axes = unit_box(*counts.tolist())
         vertices = unit * size
+        if part.top != (1.0, 1.0):
+            vertices, normals = tapered(unit, size, normals, np.array(part.top))
         flat = vertices if part.material.tile_m else (unit + 1) / 2
         uv = np.take_along_axis(flat, axes, axis=1)
     else:
@@ -191,6 +201,17 @@ def part_mesh(part: Part) -> Mesh:
         faces = faces[:, ::-1]
     rotation, offset = part.pose[:3, :3], part.pose[:3, 3]
     return Mesh(vertices @ rotation.T + offset, faces, normals @ rotation.T, uv)
+
+
+def tapered(unit, size, normals, top) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and normals of a box whose upper face is smaller than its lower."""
+    share = 1 - (1 - top) * (unit[:, 2:] + 1) / 2
+    vertices = unit * size
+    vertices[:, :2] *= share
+    slope = size[:2] * (1 - top) / (2 * size[2])
+    leaning = normals.copy()
+    leaning[:, 2] += np.abs(normals[:, :2]) @ slope
+    return vertices, leaning / np.linalg.norm(leaning, axis=1, keepdims=True)
 
 
 def merged(meshes: list[Mesh]) -> Mesh:

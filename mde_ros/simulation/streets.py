@@ -38,7 +38,10 @@ def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
         Light((sky_light * 0.7,) * 3, (float(sun[0]), float(sun[1]), -0.3)),
     ]
     sky = hsv(0.58, rng.uniform(0, 0.12) if overcast else rng.uniform(0.2, 0.5), rng.uniform(0.75, 1))
-    scene = Scene("street", objects, lights, rng.uniform(0.25, 0.4), tuple(sky), far_m=120.0)
+    clouds = rng.uniform(0.3, 1.0) if overcast else rng.uniform(0, 0.8)
+    scene = Scene(
+        "street", objects, lights, rng.uniform(0.25, 0.4), tuple(sky), clouds, far_m=120.0
+    )
     return scene, plan
 
 
@@ -104,6 +107,10 @@ def house(rng: Rng, centre, half, side: int) -> SceneObject:
     thing.box((x, front, 2 * tall), (wide + 0.1, 0.3, 0.12), trim)
     if rng.random() < 0.6:
         thing.box((x, front, 0.4), (wide, 0.06, 0.4), trim)
+    if rng.random() < 0.5:  # a pitched roof
+        slates = fu.patterned(rng, "boards", hsv(rng.uniform(0, 0.1), 0.4, rng.uniform(0.3, 0.7)), 1.5)
+        rise = rng.uniform(1.0, 2.5)
+        thing.box((x, y, 2 * tall + rise), (wide + 0.1, deep + 0.4, rise), slates, top=(1.0, 0.02))
     for door in np.arange(x - wide + 1.2, x + wide - 0.8, rng.uniform(3, 7)):
         thing.box((door, front, 1.2), (0.55, 0.07, 1.05), fu.plain(rng, fu.muted(rng)))
         if rng.random() < 0.3:

@@ -347,11 +347,15 @@ def outside(rng: Rng) -> Image:
     return np.clip(image * rng.uniform(0.9, 1.6) + rng.uniform(0, 0.4), 0, 1)
 
 
+def clouds(rng: Rng) -> Image:
+    return np.clip(2.2 * noise(rng, (3, 3), 6, 0.55) - 0.4, 0, 1)
+
+
 PAINTERS: dict[str, Callable[[Rng], Image]] = {
     painter.__name__: painter
     for painter in (
         plaster, wood, planks, tiles, terrazzo, carpet, rug, fabric, marble, wallpaper, concrete,
         brick, blocks, panels, boards, metal, cardboard, leaves, asphalt, grass, facade, books,
-        picture, screen, whiteboard, outside,
+        picture, screen, whiteboard, outside, clouds,
     )
 }  # fmt: skip
