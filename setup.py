@@ -1,6 +1,5 @@
 """All metadata of the package; serves both `pip install .` and `colcon build`."""
 
-from glob import glob
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -11,7 +10,7 @@ NODES = "depth_node = mde_ros.nodes.depth_node:main"
 setup(
     name=NAME,
     version="0.1.0",
-    description="Metric depth images and point clouds from one camera and, if there is one, a 2-D LiDAR",
+    description="Metric depth images and point clouds from one camera and perhaps a 2-D LiDAR",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -25,9 +24,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/config", glob("config/*.*")),
-        (f"share/{NAME}/config/train", glob("config/train/*")),
+        (f"share/{NAME}/launch", [str(p) for p in Path("launch").glob("*.launch.py")]),
+        (f"share/{NAME}/config", [str(p) for p in Path("config").glob("*.*")]),
+        (f"share/{NAME}/config/train", [str(p) for p in Path("config/train").glob("*")]),
     ],
     install_requires=[
         "setuptools",

@@ -169,7 +169,7 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
         if key not in valid:
             raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            value = build(typing.cast(type, hints[key]), value, f"{source}.{key}")
+            value = build(hints[key], value, f"{source}.{key}")
         elif isinstance(value, list) and (items := _tuple_items(hints[key])):
             item = items[0]
             value = tuple(
@@ -202,8 +202,17 @@ def load(cls: type[T], path: str | Path | None = None, **flags: Any) -> T:
         if loaded is not None and not isinstance(loaded, dict):
             raise ConfigError(f"{path}: expected a mapping of names to values")
         values.update(loaded or {})
-    values.update({k: v for k, v in flags.items() if v is not None})
+    merge(values, {k: v for k, v in flags.items() if v is not None})
     return build(cls, values, str(path) if path is not None else "settings")
+
+
+def merge(values: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Put `over` on top of `values`, group by group."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            merge(values[key], value)
+        else:
+            values[key] = value
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

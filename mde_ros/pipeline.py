@@ -1,6 +1,6 @@
 """DepthPipeline: one frame in, one prediction out. Node, evaluation and benchmark all call it.
 
-    undistort → resize → project points → network (metres) → resize → range check
+undistort → resize → project points → network (metres) → resize → range check
 """
 
 from __future__ import annotations
@@ -94,4 +94,4 @@ class DepthPipeline:
         depth = full.pop("depth")
         cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         cv2.threshold(depth, self.settings.min_depth, 0, cv2.THRESH_TOZERO, dst=depth)
-        return Prediction(depth, **full)
+        return Prediction(depth, uncertainty=full.get("uncertainty"), saliency=full.get("saliency"))

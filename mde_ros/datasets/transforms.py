@@ -6,6 +6,7 @@ rooms not seen in training: crop_resize (so the focal length varies), and camera
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -39,6 +40,10 @@ class View:
     teacher_m: np.ndarray
     camera: Camera
 
+    def mapped(self, change: Callable[[np.ndarray], np.ndarray], camera: Camera) -> View:
+        """The same change on image and both depths, and the camera that belongs to it."""
+        return View(change(self.image), change(self.truth_m), change(self.teacher_m), camera)
+
 
 def warp(view: View, A: np.ndarray, camera: Camera) -> View:
     """Resample through the (2, 3) map source pixel → target pixel; depth takes the nearest.
@@ -59,8 +64,7 @@ def flip(view: View, rng: Rng) -> View:
         return view
     K = view.camera.K.copy()
     K[0, 2] = view.camera.width - 1 - K[0, 2]
-    maps = (np.ascontiguousarray(m[:, ::-1]) for m in (view.image, view.truth_m, view.teacher_m))
-    return View(*maps, replace(view.camera, K=K))
+    return view.mapped(lambda m: np.ascontiguousarray(m[:, ::-1]), replace(view.camera, K=K))
 
 
 def rotate(view: View, rng: Rng, degrees: float = 5.0) -> View:
@@ -80,11 +84,8 @@ def centre_crop(view: View, width: int, height: int) -> View:
     if c.width < width or c.height < height:
         raise ValueError(f"crop: expected at least {width}x{height}, got {c.width}x{c.height}")
     left, top = (c.width - width) // 2, (c.height - height) // 2
-    maps = (
-        m[top : top + height, left : left + width]
-        for m in (view.image, view.truth_m, view.teacher_m)
-    )
-    return View(*maps, c.cropped(left, top, width, height))
+    window = np.s_[top : top + height, left : left + width]
+    return view.mapped(lambda m: m[window], c.cropped(left, top, width, height))
 
 
 def crop_resize(
@@ -152,5 +153,6 @@ def camera_look(image: np.ndarray, rng: Rng) -> np.ndarray:
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.25:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode(".jpg", image, quality)[1]
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return image

@@ -54,7 +54,14 @@ class MobileNetV2(Backbone):
 
     channels = (24, 32, 96, 160)
     # expansion, channels, blocks, stride
-    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+    stages = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +135,11 @@ def projection(cin: int, cout: int, stride: int, kernel: int = 1) -> nn.Sequenti
 class ResNet(Backbone):
     """ResNet-18, 34 or 50 without pooling and classifier."""
 
-    layers = {18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3))}
+    layers: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+    }
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -181,29 +192,32 @@ class DenseNet161(Backbone):
         )
         cin, growth = 96, 48
         for i, count in enumerate((6, 12, 36, 24), start=1):
-            block = [(f"denselayer{j + 1}", DenseLayer(cin + j * growth, growth)) for j in range(count)]
+            block = [
+                (f"denselayer{j + 1}", DenseLayer(cin + j * growth, growth)) for j in range(count)
+            ]
             layers[f"denseblock{i}"] = nn.Sequential(OrderedDict(block))
             cin += count * growth
             if i < 4:
                 layers[f"transition{i}"] = nn.Sequential(
-                    OrderedDict(norm=nn.BatchNorm2d(cin), conv=nn.Conv2d(cin, cin // 2, 1, bias=False))
+                    OrderedDict(
+                        norm=nn.BatchNorm2d(cin), conv=nn.Conv2d(cin, cin // 2, 1, bias=False)
+                    )
                 )
                 cin //= 2
         layers["norm5"] = nn.BatchNorm2d(cin)
         self.features = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        f = self.features
-        x = F.relu(f.norm0(f.conv0(x)))
+        f = self.features.get_submodule
+        x = F.relu(f("norm0")(f("conv0")(x)))
         x = F.max_pool2d(x, 3, 2, 1)
         maps = []
         for i in (1, 2, 3):
-            x = f.get_submodule(f"denseblock{i}")(x)
-            transition = f.get_submodule(f"transition{i}")
-            x = transition.conv(F.relu(transition.norm(x)))
+            x = f(f"denseblock{i}")(x)
+            x = f(f"transition{i}.conv")(F.relu(f(f"transition{i}.norm")(x)))
             maps.append(x)
             x = F.avg_pool2d(x, 2, 2)
-        x = F.relu(f.norm5(f.denseblock4(x)))
+        x = F.relu(f("norm5")(f("denseblock4")(x)))
         return [*maps, x]
 
 
@@ -302,8 +316,10 @@ def load_imagenet(backbone: Backbone, weights: dict[str, Tensor]) -> None:
     own = backbone.state_dict()
     # torchvision stores DenseNet's layers as norm.1 / conv.1 in old files.
     renamed = {
-        k.replace("norm.1.", "norm1.").replace("norm.2.", "norm2.")
-        .replace("conv.1.", "conv1.").replace("conv.2.", "conv2.")
+        k.replace("norm.1.", "norm1.")
+        .replace("norm.2.", "norm2.")
+        .replace("conv.1.", "conv1.")
+        .replace("conv.2.", "conv2.")
         if "denselayer" in k
         else k: v
         for k, v in weights.items()

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mde_ros import checkpoint as checkpoints
+from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, PipelineSettings, as_dict, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
@@ -26,10 +26,9 @@ from mde_ros.geometry import median_scale
 from mde_ros.losses import LOSSES
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
-from mde_ros.networks.backbones import load_imagenet
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training.batches import Batches, Source, load_sources, loader
-from mde_ros.training.loop import LoopSettings, fit, make_fabric
+from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
 
 # About the same area each, so a step costs the same; robots' cameras come in all of these.
 SIZES = ((304, 228), (304, 228), (332, 208), (352, 196), (264, 264))
@@ -40,7 +39,9 @@ class DistillSettings:
     """A student, its teacher, and what they look at."""
 
     network: str = setting("fast_mobilenet_v2", "the student, see `mde networks`")
-    initial: str = setting("", "weights to start from: ImageNet weights of the encoder or a student")
+    initial: str = setting(
+        "", "weights to start from: ImageNet weights of the encoder or a student"
+    )
     teacher: str = setting("", "teacher: a .onnx or .safetensors file, or a shipped model")
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
     held_out: tuple[Source, ...] = setting((), "data sets to validate on")
@@ -129,33 +130,6 @@ def distill_loss(settings: DistillSettings) -> Callable[[nn.Module, dict[str, Te
     return of
 
 
-def start_network(name: str, initial: str) -> nn.Module:
-    """The student with ImageNet weights in its encoder, or with another checkpoint's weights.
-
-    Raises:
-        ConfigError: when the file is neither.
-    """
-    network = make_network(name)
-    if not initial:
-        return network
-    path = Path(initial)
-    if path.suffix == ".safetensors":
-        try:
-            loaded = checkpoints.load(path)
-        except checkpoints.CheckpointError as error:
-            raise ConfigError(f"initial: {error}") from None
-        if loaded.network_name != name:
-            raise ConfigError(f"initial: {path} holds {loaded.network_name}, expected {name}")
-        return loaded.network
-    try:
-        # Public ImageNet weights come as .pt; weights_only admits tensors, no code.
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        load_imagenet(network.encoder, weights)  # type: ignore[arg-type]
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ConfigError(f"initial: {path}: {error}") from None
-    return network
-
-
 def train(settings: DistillSettings, out: Path) -> Path:
     """Train the student; returns the checkpoint's path.
 
@@ -178,8 +152,10 @@ def train(settings: DistillSettings, out: Path) -> Path:
         fabric.world_size,
     )
     spec = {"name": settings.network, "focal_px": settings.focal_px, "pixels": 304 * 228}
-    network = start_network(settings.network, settings.initial)
-    checkpoint = checkpoints.Checkpoint(settings.network, network, spec, as_dict(settings))
+    network = make_network(settings.network)
+    if settings.initial:
+        load_encoder(network, settings.network, settings.initial)
+    checkpoint = Checkpoint(settings.network, network, spec, as_dict(settings))
     workers = settings.loop.workers
     return fit(
         fabric,
@@ -191,3 +167,4 @@ def train(settings: DistillSettings, out: Path) -> Path:
     )
 
 
+SETTINGS = DistillSettings

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mde_ros.checkpoint import Checkpoint, read_tensors, save, write_tensors
-from mde_ros.config import check, setting
+from mde_ros.checkpoint import Checkpoint, load, read_tensors, save, write_tensors
+from mde_ros.config import ConfigError, check, setting
+from mde_ros.networks.backbones import Backbone, load_imagenet
 
 STATE = "state.safetensors"
 console = Console(stderr=True)
@@ -32,12 +34,16 @@ class LoopSettings:
     batch: int = setting(16, "images per step, over all processes", low=1)
     lr: float = setting(1e-3, "peak learning rate", low=0.0)
     encoder_lr: float = setting(3e-4, "peak learning rate of the pre-trained encoder", low=0.0)
-    weight_decay: float = setting(1e-2, "decoupled weight decay (AdamW)", low=0.0)
+    optimizer: str = setting(
+        "adamw", "adam adds the decay to the gradient", choices=("adamw", "adam")
+    )
+    weight_decay: float = setting(1e-2, "weight decay; none on norms and biases", low=0.0)
     warmup: int = setting(300, "steps of linear warm-up", low=0)
     schedule: str = setting("cosine", "what follows", choices=("cosine", "constant", "step"))
     step_every: int = setting(0, "schedule step: x0.1 after so many steps", low=0)
     clip: float = setting(5.0, "largest gradient norm, 0 = any", low=0.0)
     ema: float = setting(0.999, "decay of the averaged weights that are kept", low=0.0, high=1.0)
+    frozen: tuple[str, ...] = setting((), "submodules that keep their initial weights")
     seed: int = setting(0, "of everything random", low=0)
     precision: str = setting(
         "bf16-mixed", "arithmetic of the network", choices=("32-true", "bf16-mixed", "16-mixed")
@@ -64,13 +70,52 @@ def rate(settings: LoopSettings, step: int) -> float:
     return 1.0
 
 
+def load_encoder(network: nn.Module, name: str, initial: str) -> None:
+    """Start from a checkpoint of the same network, or from ImageNet weights of its encoder.
+
+    Raises:
+        ConfigError: when the file is neither.
+    """
+    path = Path(initial)
+    try:
+        if path.suffix == ".safetensors":
+            loaded = load(path)
+            if loaded.network_name != name:
+                raise ConfigError(f"{path} holds {loaded.network_name}, expected {name}")
+            network.load_state_dict(loaded.network.state_dict())
+        else:
+            # Public ImageNet weights come as .pt; weights_only admits tensors and no code.
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            load_imagenet(cast(Backbone, network.encoder), weights)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"initial: {error}") from None
+
+
+def freeze(network: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    """Keep the weights and statistics of these submodules as they are; returns the network.
+
+    Raises:
+        ConfigError: on a name that the network does not have.
+    """
+    for name in names:
+        try:
+            network.get_submodule(name).eval().requires_grad_(False)
+        except AttributeError:
+            known = ", ".join(n for n, _ in network.named_children())
+            raise ConfigError(f"frozen: no submodule {name!r}; the network has {known}") from None
+    return network
+
+
 def make_optimizer(network: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
-    """AdamW; the encoder has a rate of its own, norms and biases no decay."""
+    """Adam or AdamW; the encoder has a rate of its own, norms and biases no decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         key = (name.startswith("encoder."), parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(
         [
             {
                 "params": parameters,
@@ -85,8 +130,11 @@ def make_optimizer(network: nn.Module, settings: LoopSettings) -> torch.optim.Op
 
 def make_fabric(settings: LoopSettings) -> Fabric:
     """Device, precision and processes; under torchrun it joins the group torchrun started."""
-    fabric = Fabric(accelerator=settings.device, devices="auto" if _launched() else 1,
-                    precision=settings.precision)  # type: ignore[arg-type]
+    fabric = Fabric(
+        accelerator=settings.device,
+        devices="auto" if _launched() else 1,
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
     fabric.launch()
     torch.manual_seed(settings.seed)
     if settings.threads:
@@ -157,7 +205,8 @@ def fit(
 
     A state from which the same call goes on is kept in `out`; Ctrl-C saves one and ends.
     """
-    network = checkpoint.network.train().to(memory_format=torch.channels_last)
+    network = freeze(checkpoint.network.train(), settings.frozen)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = deepcopy(network).eval().to(fabric.device)
     optimizer = make_optimizer(network, settings)
     wrapped, fabric_optimizer = fabric.setup(network, optimizer)
@@ -172,8 +221,15 @@ def fit(
             kept = Checkpoint(checkpoint.network_name, ema, checkpoint.spec, checkpoint.settings)
             save(out / "model.safetensors", kept)
 
-    columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
-    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), "{task.fields[note]}")
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        "{task.completed}/{task.total}",
+        TimeElapsedColumn(),
+        "left",
+        TimeRemainingColumn(),
+        "{task.fields[note]}",
+    )
     hidden = fabric.global_rank != 0 or not console.is_terminal
     step, mean_loss, began = first, float("nan"), time.monotonic()
     with Progress(*columns, console=console, disable=hidden) as progress:
@@ -205,9 +261,9 @@ def fit(
                             f"step {step}/{settings.steps} loss {mean_loss:.4f}"
                             f" left {left / 60:.0f} min"
                         )
-                if validate and (step % settings.validate_every == 0 or step == settings.steps):
-                    if fabric.global_rank == 0:
-                        log(out, {"step": step, "loss": mean_loss, **validate(ema)})
+                due = step % settings.validate_every == 0 or step == settings.steps
+                if validate and due and fabric.global_rank == 0:
+                    log(out, {"step": step, "loss": mean_loss, **validate(ema)})
         except KeyboardInterrupt:
             keep(step)
             console.print(f"stopped at step {step}; the same command goes on from there")

@@ -1,0 +1,261 @@
+"""The `mde` command. Every subcommand imports what it needs when it runs, so --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mde_ros import __version__
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake ends with one sentence and exit code 2."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except ImportError as error:
+        print(f"mde: {error}; {extra_for(error.name)}", file=sys.stderr)
+        return 2
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        # Every error class of this package is a ValueError with one sentence for the user.
+        if not is_ours(error):
+            raise
+        print(f"mde: {error}", file=sys.stderr)
+        return 2
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception class was defined in this package."""
+    return type(error).__module__.startswith("mde_ros.") or isinstance(error, FloatingPointError)
+
+
+def extra_for(module: str | None) -> str:
+    """What to install for a missing module."""
+    extras = {
+        "rclpy": "ros (or source a ROS 2 installation)",
+        "torch": "training",
+        "safetensors": "training",
+        "lightning_fabric": "training",
+        "onnx": "training",
+        "jinja2": "report",
+        "matplotlib": "report",
+        "mujoco": "sim",
+    }
+    name = (module or "").split(".")[0]
+    return f"install mde_ros[{extras[name]}]" if name in extras else "it is not installed"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All subcommands with their flags."""
+    parser = argparse.ArgumentParser(
+        prog="mde",
+        description="Metric depth for robots from one camera: run it, judge it, train it.",
+        epilog="`mde COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Command, help: str) -> Callable[..., Any]:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub.add_argument
+
+    flag = command("demo", run_demo, "play recorded frames through the real node and report")
+    flag("--bag", metavar="BAG", help="a bag with images, camera_info and depth")
+    flag("--folder", metavar="RGBD", help="an RGB-D folder instead of a bag")
+    flag("--model", default="default", help="shipped name or file (default: %(default)s)")
+    flag("--output", default="demo", metavar="DIR", help="where to write (default: %(default)s)")
+
+    flag = command("play", run_play, "play a bag's messages onto their topics, with /clock")
+    flag("bag", metavar="BAG")
+    flag("--rate", type=float, default=1.0, help="speed, 1 = as recorded")
+    flag("--loop", action="store_true", help="start again at the end")
+    flag("--start", type=float, default=0.0, metavar="SECONDS", help="skip this much")
+    flag("--topics", nargs="+", metavar="TOPIC", help="only these")
+    flag("--remap", nargs="+", default=[], metavar="FROM:=TO", help="publish under other names")
+    flag("--wait", action="store_true", help="begin when somebody listens")
+
+    flag = command("evaluate", run_evaluate, "score models on a bag or folder, side by side")
+    flag("data", metavar="DATA", help="a bag, an RGB-D folder or a folder of such folders")
+    flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
+    flag("--last", type=int, metavar="N", help="only the last N frames")
+    flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
+    flag("--json", metavar="FILE", help="write results.json here (- for standard output)")
+    flag("--report", metavar="FILE", help="write a HTML report here")
+    flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
+    flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+    flag = command("report", run_report, "turn results.json files into one HTML page")
+    flag("results", nargs="+", metavar="RESULTS.json")
+    flag("--output", default="report.html", metavar="FILE")
+
+    flag = command("benchmark", run_benchmark, "measure network, pipeline and node on this machine")
+    flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
+    flag("--frames", type=int, default=200, help="frames per measurement")
+    flag("--soak", type=int, default=0, metavar="N", help="watch the node's memory over N frames")
+    flag("--threads", type=int, default=2, help="CPU threads of the network")
+    flag("--json", metavar="FILE", help="write benchmark.json here (- for standard output)")
+
+    flag = command("train", run_train, "train a model by a recipe")
+    flag("recipe", choices=("supervised", "distill"), help="what to do")
+    flag("--config", metavar="YAML", help="settings; see config/train/")
+    flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")
+    flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. loop.steps=100")
+
+    flag = command("simulate", run_simulate, "render random furnished rooms and streets")
+    flag("--out", required=True, metavar="DIR")
+    flag("--rooms", type=int, help="clips of rooms")
+    flag("--streets", type=int, help="clips of streets")
+    flag("--frames", type=int, help="frames per clip")
+    flag("--size", metavar="WxH", help="image size in pixels")
+    flag("--seed", type=int)
+    flag("--jobs", type=int, help="processes")
+
+    flag = command("export", run_export, "write a checkpoint as ONNX, checked against torch")
+    flag("checkpoint", metavar="MODEL.safetensors")
+    flag("--output", metavar="FILE", help="default: the checkpoint's name with .onnx")
+    flag("--half", action="store_true", help="store weights as fp16")
+
+    flag = command("networks", run_networks, "list every network: parameters, GMAC, source")
+    flag("--json", metavar="FILE", help="write the list here (- for standard output)")
+    return parser
+
+
+def write_json(value: Any, target: str) -> None:
+    """JSON to a file (complete or not at all), or to standard output for -."""
+    text = json.dumps(value, indent=1)
+    if target == "-":
+        print(text)
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def run_networks(a: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mde_ros.networks.describe import describe_all
+
+    rows = describe_all()
+    if a.json:
+        write_json(rows, a.json)
+    if a.json != "-":
+        table = Table("network", "parameters", "GMAC", "input", "source")
+        for r in rows:
+            table.add_row(
+                r["name"], f"{r['parameters']:,}", f"{r['gmac']:.2f}", r["input"], r["source"]
+            )
+        Console().print(table)
+    return 0
+
+
+def run_export(a: argparse.Namespace) -> int:
+    from mde_ros.export import export
+
+    source = Path(a.checkpoint)
+    target = Path(a.output) if a.output else source.with_suffix(".onnx")
+    difference = export(source, target, a.half)
+    print(f"{target}: differs from torch by at most {difference:.1e}")
+    return 0
+
+
+def overrides(pairs: list[str]) -> dict[str, Any]:
+    """["loop.steps=100"] → {"loop": {"steps": 100}}; values are read as YAML."""
+    import yaml
+
+    from mde_ros.config import ConfigError
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected KEY=VALUE, got {pair!r}")
+        *path, last = key.split(".")
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = yaml.safe_load(value)
+    return values
+
+
+def run_train(a: argparse.Namespace) -> int:
+    import importlib
+
+    from mde_ros.config import load
+
+    recipe = importlib.import_module(f"mde_ros.training.{a.recipe}")
+    settings = load(recipe.SETTINGS, a.config, **overrides(a.set))
+    print(recipe.train(settings, Path(a.out)))
+    return 0
+
+
+def run_demo(a: argparse.Namespace) -> int:
+    from mde_ros.demo import run_demo as run
+
+    return run(bag=a.bag, folder=a.folder, model=a.model, output=a.output)
+
+
+def run_play(a: argparse.Namespace) -> int:
+    from mde_ros.nodes.player import play
+
+    return play(
+        a.bag, rate=a.rate, loop=a.loop, start=a.start, topics=a.topics, remap=a.remap, wait=a.wait
+    )
+
+
+def run_evaluate(a: argparse.Namespace) -> int:
+    from mde_ros.evaluation.evaluate import run_evaluate as run
+
+    settings = {"last": a.last, "max_frames": a.max_frames}
+    return run(
+        a.data,
+        a.models,
+        json_path=a.json,
+        report=a.report,
+        settings={k: v for k, v in settings.items() if v is not None},
+        pipeline={"runtime": a.runtime, "device": a.device},
+    )
+
+
+def run_report(a: argparse.Namespace) -> int:
+    from mde_ros.evaluation.report import run_report as run
+
+    return run(a.results, output=a.output)
+
+
+def run_benchmark(a: argparse.Namespace) -> int:
+    from mde_ros.evaluation.benchmark import run_benchmark as run
+
+    return run(models=a.models, frames=a.frames, soak=a.soak, threads=a.threads, json_path=a.json)
+
+
+def run_simulate(a: argparse.Namespace) -> int:
+    from mde_ros.config import load
+    from mde_ros.simulation.generate import SimulationSettings, simulate
+
+    flags = {
+        "rooms": a.rooms,
+        "streets": a.streets,
+        "frames": a.frames,
+        "size": tuple(map(int, a.size.split("x"))) if a.size else None,
+        "seed": a.seed,
+        "jobs": a.jobs,
+    }
+    return simulate(load(SimulationSettings, None, **flags), a.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
