@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", "equidistant")
+COEFFICIENTS = (4, 5, 8, 12, 14)  # how many OpenCV's polynomial models take
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,14 @@ class Camera:
             raise ValueError(
                 f"camera: expected a distortion model of {', '.join(DISTORTION_MODELS)},"
                 f" got {self.distortion_model!r}"
+            )
+        # Some drivers pad the four of equidistant with a zero.
+        fisheye = self.distortion_model == "equidistant"
+        if self.is_distorted and not (D.size >= 4 if fisheye else D.size in COEFFICIENTS):
+            expected = "4" if fisheye else ", ".join(map(str, COEFFICIENTS))
+            raise ValueError(
+                f"camera: expected {expected} distortion coefficients for"
+                f" {self.distortion_model}, got {D.size}"
             )
 
     @property

@@ -43,11 +43,10 @@ def points_to_depth(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Sparse depth (H, W) float32 of points (N, 3); the nearest wins a pixel, 0 = none."""
     depth = np.zeros((camera.height, camera.width), np.float32)
     uv, z = project(points, camera)
-    inside = np.isfinite(uv).all(1)
-    cols = np.rint(np.where(inside, uv[:, 0], -1)).astype(np.int64)
-    rows = np.rint(np.where(inside, uv[:, 1], -1)).astype(np.int64)
-    inside &= (cols >= 0) & (cols < camera.width) & (rows >= 0) & (rows < camera.height)
-    rows, cols, z = rows[inside], cols[inside], z[inside]
+    uv = np.rint(uv)
+    # Compared as floats, which NaN, infinite and huge values survive; no integer would hold them.
+    inside = np.isfinite(z) & (uv >= 0).all(1) & (uv < (camera.width, camera.height)).all(1)
+    (cols, rows), z = uv[inside].astype(np.int64).T, z[inside]
     order = np.argsort(-z)  # far first, so that the nearest is written last
     depth[rows[order], cols[order]] = z[order]
     return depth
