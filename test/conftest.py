@@ -1,0 +1,63 @@
+"""Cameras, stub networks and the optional real data that tests of every part share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: torch's threads would only wait
+
+from mde_ros.frame import Camera
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real recordings beside the repository or at MDE_SHARED_DATA, else a skip."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MDE_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist (set MDE_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture
+def camera():
+    """64x48, different focal lengths, a principal point off the middle, no distortion."""
+    return Camera(64, 48, np.array([[50, 0, 30.2], [0, 55, 25.7], [0, 0, 1.0]]))
+
+
+@pytest.fixture
+def foreign_onnx(tmp_path):
+    """(nodes, yaml text, dims) → path of a foreign ONNX file with its YAML beside it.
+
+    The graph maps `x`, float of `dims`, to `y`; each node is (operator, inputs, outputs) or has a
+    dictionary of attributes as fourth item; inputs that are numbers or lists become constants.
+    """
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    def make(nodes, description=None, dims=(1, 3, "h", "w"), name="net"):
+        weights, made = [], []
+        for operator, inputs, outputs, *attributes in nodes:
+            names = []
+            for value in inputs:
+                if not isinstance(value, str):
+                    kind = np.int64 if isinstance(value, list) else np.float32
+                    weights.append(
+                        numpy_helper.from_array(np.array(value, kind), f"c{len(weights)}")
+                    )
+                    value = weights[-1].name
+                names.append(value)
+            made.append(helper.make_node(operator, names, outputs, **dict(*attributes)))
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph(made, "stub", [x], [y], weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(model, path)
+        if description is not None:
+            path.with_suffix(".yaml").write_text(description)
+        return path
+
+    return make

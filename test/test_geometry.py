@@ -1,0 +1,141 @@
+"""Geometry against closed forms and OpenCV's own projection."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mde_ros import geometry
+from mde_ros.frame import Camera
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("size", [None, (128, 96), (31, 77)])
+def test_project_undoes_unproject_also_with_a_resized_camera(camera, rng, size):
+    camera = camera if size is None else camera.resized(*size)
+    depth = rng.uniform(0.2, 30, (camera.height, camera.width)).astype(np.float32)
+    uv, z = geometry.project(geometry.unproject(depth, camera).reshape(-1, 3), camera)
+    grid = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), -1)
+    assert np.abs(uv - grid.reshape(-1, 2)).max() < 1e-3
+    assert np.array_equal(z.astype(np.float32), depth.ravel())
+
+
+def test_projection_agrees_with_opencv(camera, rng):
+    points = rng.uniform((-2, -2, 0.5), (2, 2, 9), (50, 3))
+    expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, np.zeros(4))[0]
+    assert geometry.project(points, camera)[0] == pytest.approx(expected[:, 0])
+
+
+def test_points_behind_the_camera_have_no_pixel(camera):
+    uv, _ = geometry.project(np.array([[1, 1, -2], [0, 0, 0], [1, 0, np.nan]]), camera)
+    assert np.isnan(uv).all()
+
+
+def test_sparse_depth_holds_the_nearest_point_of_a_pixel_whatever_the_order(camera, rng):
+    """Oracle: a loop over the points that keeps the minimum."""
+    points = rng.uniform((-1, -1, 0.5), (1, 1, 3), (4000, 3))
+    expected = np.full((48, 64), np.inf)
+    for x, y, z in points:
+        col, row = round(x / z * 50 + 30.2), round(y / z * 55 + 25.7)
+        if 0 <= col < 64 and 0 <= row < 48:
+            expected[row, col] = min(expected[row, col], z)
+    expected[np.isinf(expected)] = 0
+    for order in (slice(None), slice(None, None, -1)):
+        depth = geometry.points_to_depth(points[order], camera)
+        assert depth.dtype == np.float32
+        assert np.array_equal(depth, expected.astype(np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "point", [(0, 0, np.inf), (0, 0, np.nan), (np.inf, 0, 1), (0, 0, -1), (1, 1, 1e-30), (9, 0, 1)]
+)
+def test_points_without_a_place_in_the_image_leave_no_depth(camera, point):
+    assert not geometry.points_to_depth(np.array([point], np.float32), camera).any()
+
+
+def test_no_points_give_no_depth(camera):
+    assert not geometry.points_to_depth(np.zeros((0, 3), np.float32), camera).any()
+
+
+def test_pose_equals_rodrigues_and_inverts(rng):
+    """A quaternion is axis times sin(angle/2) and cos(angle/2), of any length."""
+    axis, angle = np.array([1, 2, -2]) / 3, 0.7
+    q = np.append(axis * np.sin(angle / 2), np.cos(angle / 2)) * 3.0
+    T = geometry.pose(np.array([1, 2, 3]), q)
+    assert T[:3, :3] == pytest.approx(cv2.Rodrigues(axis * angle)[0])
+    points = rng.normal(size=(4, 5, 3))
+    back = geometry.transform(np.linalg.inv(T), geometry.transform(T, points))
+    assert back == pytest.approx(points)
+    assert geometry.transform(T, np.zeros(3)) == pytest.approx([1, 2, 3])
+
+
+@pytest.mark.parametrize("q", [np.zeros(4), np.array([np.nan, 0, 0, 1])])
+def test_zero_quaternion_is_refused_and_never_the_identity(q):
+    with pytest.raises(ValueError, match="non-zero length"):
+        geometry.pose(np.zeros(3), q)
+
+
+def test_scan_points_lie_at_their_angles_and_out_of_range_returns_are_dropped():
+    ranges = np.array([1.0, 2.0, np.nan, np.inf, 0.05, 9.0, 3.0], np.float32)
+    points = geometry.scan_to_points(ranges, -np.pi / 2, np.pi / 6, 0.1, 8.0)
+    expected = [
+        [r * np.cos(np.radians(a)), r * np.sin(np.radians(a)), 0]
+        for r, a in ((1, -90), (2, -60), (3, 90))
+    ]
+    assert points == pytest.approx(np.array(expected), abs=1e-6)
+    assert points.dtype == np.float32
+
+
+LENSES = [
+    ("plumb_bob", (-0.28, 0.07, 0.0008, -0.0005, 0.01)),
+    ("plumb_bob", (-0.28, 0.07, 0.0008, -0.0005)),
+    ("rational_polynomial", (0.4, -0.3, 0.001, -0.001, 0.05, 0.6, -0.3, 0.02)),
+    ("equidistant", (-0.02, 0.005, -0.003, 0.001)),
+]
+
+
+@pytest.mark.parametrize(("model", "D"), LENSES)
+def test_undistortion_puts_bent_dots_where_a_pinhole_sees_them(model, D):
+    """OpenCV bends the rays of a grid of dots; after remapping they lie where K alone puts them."""
+    K = np.array([[170, 0, 158], [0, 175, 122], [0, 0, 1.0]])
+    camera = Camera(320, 240, K, np.array(D), model)
+    x, y = np.meshgrid(np.linspace(-0.7, 0.7, 6), np.linspace(-0.5, 0.5, 5))
+    points = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], 1) * 3.0
+    if model == "equidistant":
+        bent = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), K, camera.D)[0]
+    else:
+        bent = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, camera.D)[0]
+    bent = bent.reshape(-1, 2)
+    ideal, _ = geometry.project(points, camera.undistorted())
+    assert np.abs(bent - ideal).max() > 4, "the lens must bend visibly, or nothing is tested"
+
+    v, u = np.mgrid[:240, :320]
+    image = np.zeros((240, 320), np.float32)
+    for cu, cv in bent:
+        image += np.exp(-((u - cu) ** 2 + (v - cv) ** 2) / 8)
+    straight = cv2.remap(image, *geometry.undistort_maps(camera), cv2.INTER_LINEAR)
+    for cu, cv in ideal:
+        near = straight * ((abs(u - cu) < 8) & (abs(v - cv) < 8))
+        centre = np.array([(near * u).sum(), (near * v).sum()]) / near.sum()
+        assert centre == pytest.approx((cu, cv), abs=0.25)
+
+
+def test_median_scale_recovers_a_planted_factor_and_ignores_what_is_no_measurement(rng):
+    truth = rng.uniform(1, 5, (20, 20))
+    prediction = truth / 1.7
+    prediction[0, :5] = [0, np.nan, np.inf, -1, 0]
+    truth[1, :4] = [0, np.nan, np.inf, -1]
+    assert geometry.median_scale(prediction, truth) == pytest.approx(1.7, rel=1e-9)
+    assert geometry.median_scale(np.zeros((2, 2)), np.ones((2, 2))) == 1.0
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1242, 375), (480, 640), (97, 53), (4000, 20)])
+def test_network_size_keeps_area_and_aspect_in_multiples_of_four(size):
+    width, height = geometry.network_size(*size, 304 * 228)
+    assert width % 4 == height % 4 == 0 and height >= 4
+    assert abs(width - size[0] * (304 * 228 / (size[0] * size[1])) ** 0.5) <= 2
+    assert abs(height - size[1] * (304 * 228 / (size[0] * size[1])) ** 0.5) <= 2
