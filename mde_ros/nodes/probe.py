@@ -33,6 +33,7 @@ from mde_ros.nodes.convert import Outputs, rgb_from_image
 FEEDS = ("depth", "cloud", "fast", "fast_cloud")
 START_DEADLINE_S = 120.0
 WARM_UP = 20
+DISCOVERY_S = 0.3  # for a new subscription to be known to the node
 OUTSTANDING = 2  # frames on their way when feeding as fast as it takes: one in work, one waiting
 
 
@@ -213,6 +214,7 @@ def measure(
         out: dict[str, Any] = {"first_depth_s": time.monotonic() - started, "feeds": {}}
         for name in feeds:
             probe.listen(*(("depth", "cloud") if "cloud" in name else ("depth",)))
+            probe.spin_until(time.monotonic() + DISCOVERY_S)
             probe.as_fast(WARM_UP)
             cpu = cpu_seconds(child.pid)
             fast = name.startswith("fast")

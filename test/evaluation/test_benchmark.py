@@ -1,0 +1,121 @@
+"""The benchmark against stand-ins whose time is known because they sleep it."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mde_ros.config import PipelineSettings
+from mde_ros.evaluation import benchmark
+from mde_ros.evaluation.benchmark import (
+    BenchmarkError,
+    Candidate,
+    make_frames,
+    measure_pipelines,
+    row,
+    run_benchmark,
+)
+from mde_ros.frame import Prediction
+
+
+class Sleeper:
+    """A pipeline that takes as long as it is told: prepare 2 ms, finish 1 ms, network `ms`."""
+
+    def __init__(self, ms: float) -> None:
+        self.settings = PipelineSettings(threads=1)
+        self.ms = ms
+        path = SimpleNamespace(name="sleeper.onnx")
+        self.runtime = _Network(self, path)
+
+    def optics(self, camera):
+        return SimpleNamespace(network=camera)
+
+    def prepare(self, frame, optics):
+        time.sleep(0.002)
+        return frame.image, None
+
+    def finish(self, outputs, optics):
+        time.sleep(0.001)
+        return Prediction(outputs["depth"])
+
+    def __call__(self, frame):
+        image, sparse = self.prepare(frame, None)
+        return self.finish(self.runtime(image, 1.0, sparse), None)
+
+
+class _Network:
+    name, device, sha256 = "onnxruntime", "cpu", "0" * 64
+
+    def __init__(self, owner, path) -> None:
+        self.owner, self.path = owner, path
+
+    def __call__(self, image, focal_px, sparse=None):
+        time.sleep(self.owner.ms / 1e3)
+        return {"depth": np.zeros(image.shape[:2], np.float32)}
+
+
+def test_parts_and_frame_rate_are_the_planted_times():
+    slow, fast = Candidate("slow", "a", Sleeper(20)), Candidate("fast", "b", Sleeper(5))
+    measure_pipelines([slow, fast], make_frames(64, 48), calls=20)
+    a, b = row(slow, None, None), row(fast, None, None)
+    assert 20 <= a["network_ms"] < 25 and 5 <= b["network_ms"] < 9
+    assert 3 <= a["other_ms"] < 7
+    assert 1e3 / (23 + 9) < a["pipeline_fps"] <= 1e3 / 23
+    assert b["network_cpu_ms"] < 2  # a sleeping network needs no CPU
+    assert len(slow.spent_ms["network"]) == len(fast.spent_ms["network"]) == 20
+
+
+def test_all_else_is_the_sum_of_its_parts():
+    candidate = Candidate("m", "m", Sleeper(1))
+    candidate.spent_ms = {k: [v] for k, v in
+                          {"prepare": 0.2, "network": 5.0, "finish": 0.3, "network_cpu": 9.0,
+                           "pipeline": 5.5}.items()}  # fmt: skip
+    messages = {"image_to_rgb": 0.05, "depth_message": 0.1, "cloud_message": 1.0,
+                "colour_message": 9.0}  # fmt: skip
+    entry = row(candidate, messages, None)
+    assert entry["other_ms"] == pytest.approx(0.65)
+    assert entry["other_with_cloud_ms"] == pytest.approx(1.65)
+    assert entry["node_fps"] is None
+
+
+def test_frames_of_any_size_keep_the_field_of_view():
+    small, large = make_frames(320, 240)[0].camera, make_frames(1280, 960)[0].camera
+    assert large.focal_px == 4 * small.focal_px == 2 * benchmark.FOCAL_AT_640
+
+
+def test_file_holds_every_key_of_the_format_and_says_what_was_left_out(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(benchmark, "DepthPipeline", lambda settings: _of(settings))
+    out = tmp_path / "benchmark.json"
+    assert run_benchmark(["a", "b"], frames=10, size=(64, 48), node=False, json_path=str(out)) == 0
+    result = json.loads(out.read_text())
+    assert {"machine", "frames", "rows"} <= set(result)
+    for entry in result["rows"]:
+        assert {"name", "runtime", "threads", "network_ms", "other_ms", "node_fps", "latency_ms",
+                "cpu_ms_per_frame", "rss_mb"} <= set(entry)  # fmt: skip
+    assert [r["name"] for r in result["rows"]] == ["a", "b"]
+    assert all("on torch" in k or "on openvino" in k for k in result["skipped"])
+    assert "times a" in capsys.readouterr().out
+
+
+def _of(settings):
+    if settings.runtime != "onnxruntime":
+        raise benchmark.ModelError("not here")
+    sleeper = Sleeper(2)
+    sleeper.runtime.spec = SimpleNamespace(name=settings.model)
+    return sleeper
+
+
+def test_no_model_that_runs_is_one_sentence():
+    with pytest.raises(
+        BenchmarkError, match=r"no model can be run here \(none.onnx on onnxruntime"
+    ):
+        run_benchmark(["none.onnx"], frames=10, node=False)
+
+
+def test_too_few_frames_are_refused():
+    with pytest.raises(BenchmarkError, match="expected at least 10, got 3"):
+        run_benchmark(frames=3)
