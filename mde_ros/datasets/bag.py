@@ -31,6 +31,7 @@ from mde_ros.geometry import points_to_depth, pose, transform, unproject
 
 PATIENCE_NS = 1_000_000_000  # of bag time that an image waits for its camera and its depth
 LARGEST_TOLERANCE_NS = 150_000_000
+SKIP = 32  # images that are passed over while streaming rather than sought
 
 # ---- which topics belong together ----------------------------------------------------------------
 
@@ -182,34 +183,50 @@ class BagDataset:
             self._first_info = _Timed(bag.start_ns, stamp_ns(info.header, bag.start_ns), info)
             self._registration = _Registration(bag, self.topics) if self.topics.depth else None
         self._index: list[_Pair] | None = None
-        self._stream: tuple[int, Iterator[Sample]] | None = None
+        self._stream: tuple[int, Iterator[tuple[int, _Pair]]] | None = None  # and its next index
+        self._last = -1  # the index that was asked for last
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Sample]:
-        with Bag(self.path) as bag:
-            for i, pair in enumerate(self._pairs(bag)):
-                yield self._sample(i, pair)
+        return (self._sample(i, pair) for i, pair in self._streamed())
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        if index == 0:
-            self._stream = (0, iter(self))
-        if self._stream is not None and self._stream[0] == index:
-            self._stream = (index + 1, self._stream[1])
-            return next(self._stream[1])
-        return self._seek(index)
+        in_order, self._last = index == self._last + 1, index
+        begin, stream = self._stream or (0, self._streamed())
+        if index < begin and index < SKIP:
+            begin, stream = 0, self._streamed()
+        if index < begin or not (in_order or index < begin + SKIP):
+            return self._seek(index)
+        self._stream = (index + 1, stream)
+        for i, pair in stream:
+            if i == index:
+                return self._sample(i, pair)
+        raise BagError(f"{self.path}: {self.topics.image} has changed while it was read")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stream": None}  # an open bag stays in its process
 
+    def _streamed(self) -> Iterator[tuple[int, _Pair]]:
+        with Bag(self.path) as bag:
+            yield from enumerate(self._pairs(bag))
+
+    def stamps_ns(self) -> list[int]:
+        """The stamps of all images, in their order; the first call reads through the bag."""
+        with Bag(self.path) as bag:
+            return [pair.image.stamp_ns for pair in self._indexed(bag)]
+
+    def _indexed(self, bag: Bag) -> list[_Pair]:
+        if self._index is None:
+            self._index = [_without_messages(p) for p in self._pairs(bag)]
+        return self._index
+
     def _seek(self, index: int) -> Sample:
         with Bag(self.path) as bag:
-            if self._index is None:
-                self._index = [_without_messages(p) for p in self._pairs(bag)]
-            pair = self._index[index]
+            pair = self._indexed(bag)[index]
             image = _fetch(bag, self.topics.image, pair.image)
             depth = pair.depth and _fetch(bag, self.topics.depth or "", pair.depth)
             return self._sample(index, _Pair(image, pair.camera, depth))

@@ -158,8 +158,6 @@ class Player:
 
     def _publisher(self, name: str, public_name: str) -> Publisher:
         topic = self.source.topics[name]
-        package, _, kind = topic.type.partition("/msg/")
-        message_type: Any = getattr(importlib.import_module(f"{package}.msg"), kind)
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         if topic.latched:
             qos = QoSProfile(
@@ -167,7 +165,7 @@ class Player:
                 reliability=ReliabilityPolicy.RELIABLE,
                 durability=DurabilityPolicy.TRANSIENT_LOCAL,
             )
-        return self.node.create_publisher(message_type, public_name, qos)
+        return self.node.create_publisher(message_class(topic.type), public_name, qos)
 
     def _run_clock(self, begun: float, due: float) -> None:
         """Sleep until `due`, keeping /clock going."""
@@ -183,6 +181,16 @@ class Player:
         if self._clock and now_ns > self._clock_ns:
             self._clock_ns = now_ns
             self._clock.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+
+
+def message_class(kind: str) -> Any:
+    """The Python class of a ROS type such as sensor_msgs/msg/Image.
+
+    Raises:
+        ImportError, AttributeError: when it is not installed.
+    """
+    package, _, name = kind.partition("/msg/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def read_ahead(items: Iterable[T], depth: int = 16) -> Iterator[T]:
@@ -261,7 +269,7 @@ def play(
     """
     renamed = dict(_split_remap(text) for text in remap)
     context = Context()
-    with open_source(bag, folder_rate) as source, _terminable():
+    with open_source(bag, folder_rate) as source, terminable():
         rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
         try:
             node = Node("player", context=context, enable_rosout=False)
@@ -292,7 +300,7 @@ def _split_remap(text: str) -> tuple[str, str]:
     return name, other
 
 
-class _terminable:
+class terminable:
     """SIGTERM ends like Ctrl-C; the handlers of before come back."""
 
     def __enter__(self) -> None:
