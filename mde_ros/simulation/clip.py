@@ -1,7 +1,6 @@
 """One clip: a scene, a camera's way through it, and the folder it is recorded to."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,17 @@ import cv2
 import numpy as np
 
 from mde_ros.simulation.floorplan import FloorPlan
+from mde_ros.simulation.look import Look, develop, paint_clouds, polish_floor, random_look
 from mde_ros.simulation.render import SceneRenderer
 from mde_ros.simulation.rooms import random_room
+from mde_ros.simulation.shapes import Scene
 from mde_ros.simulation.streets import random_street
-from mde_ros.simulation.textures import SIZE, VARIANTS, texture
 
 Rng = np.random.Generator
 KINDS = ("room", "street")
-DEPTH_CAP_M = 65.535
-ATTEMPTS = 6  # scenes tried until one gives enough frames
+DEPTH_CAP_MM = 65535  # what lies farther has no depth
+SCENES_TRIED = 20  # until one gives enough frames
+STARTS_TRIED = 5  # in each of them
 
 
 @dataclass(frozen=True)
@@ -54,62 +55,55 @@ class Rig:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a camera makes of the light: fixed for one clip."""
+class Moment:
+    """Where camera and laser are at one time."""
 
-    exposure: float  # mean brightness of the picture aimed at, 0..1
-    white_balance: np.ndarray  # (3,)
-    vignette: float
-    noise: float
-    blur_px: float
-    haze_per_m: float
-    contrast: float
-    bloom: float
-    motion_px: float  # smear of a shaking hand
+    time_s: float
+    T_world_camera: np.ndarray  # (4, 4), optical frame
+    T_world_laser: np.ndarray  # (4, 4), x forward, z up
 
 
-@dataclass
-class Recording:
-    """The frames of a clip as they are collected; every list has one entry per frame."""
+@dataclass(frozen=True)
+class Shot:
+    """What was recorded at one moment."""
 
-    rgb: list
-    depth_m: list
-    instance: list
-    T_world_camera: list
-    T_world_laser: list
-    T_world_object: list
-    ranges_m: list
-    hit_ids: list
-    stamp_ns: list
+    moment: Moment
+    rgb: np.ndarray  # (H, W, 3) uint8
+    depth_m: np.ndarray  # (H, W) float32, 0 = none
+    instance: np.ndarray  # (H, W) uint16, 0 = none
+    T_world_object: np.ndarray  # (objects, 4, 4) float32
+    ranges_m: np.ndarray  # (beams,) float32, inf = none
+    hit_ids: np.ndarray  # (beams,) uint16, 0 = none
 
 
-def record_clip(out: Path, seed: int, index: int, kind: str, frames: int, size: tuple[int, int]) -> int:
+def record_clip(
+    out: Path, seed: int, index: int, kind: str, frames: int, size: tuple[int, int]
+) -> int:
     """Make clip `index` of a kind and write it to out/KIND_INDEX; the frames written.
 
     The clip depends on its arguments alone. It is written under a hidden name and renamed when
     complete, so that a folder of the final name is always whole.
+
+    Raises:
+        RuntimeError: when no scene drawn for the clip has `frames` views worth keeping.
     """
     name = f"{kind}_{index:06d}"
-    best = None
-    for attempt in range(ATTEMPTS):
+    for attempt in range(SCENES_TRIED):
         rng = np.random.default_rng([seed, index, KINDS.index(kind), attempt])
         scene, plan = random_room(rng) if kind == "room" else random_street(rng)
         rig = random_rig(rng, kind, size)
         renderer = SceneRenderer(scene, size, rig.focal_px)
         try:
-            recording = film(rng, renderer, plan, rig, frames)
+            shots = film(rng, renderer, plan, rig, frames)
         finally:
             renderer.close()
-        if best is None or len(recording.rgb) > len(best[0].rgb):
-            best = (recording, scene, rig)
-        if len(recording.rgb) == frames:
-            break
-    recording, scene, rig = best
-    partial = out / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    write_clip(partial, recording, scene, rig)
-    os.replace(partial, out / name)
-    return len(recording.rgb)
+        if shots:
+            partial = out / f".{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            write_clip(partial, shots, scene, rig)
+            partial.rename(out / name)
+            return len(shots)
+    raise RuntimeError(f"{name} of seed {seed}: no scene with {frames} views worth keeping")
 
 
 def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
@@ -129,55 +123,53 @@ def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
     )  # fmt: skip
 
 
-def random_look(rng: Rng, outdoors: bool) -> Look:
-    return Look(
-        exposure=rng.uniform(0.34, 0.62),
-        white_balance=1 + rng.uniform(-1, 1) * np.array([0.13, 0, -0.13]) + rng.normal(0, 0.02, 3),
-        vignette=max(0.0, rng.normal(0.1, 0.1)),
-        noise=rng.uniform(0.002, 0.02),
-        blur_px=float(rng.choice([0.0, rng.uniform(0.4, 1.0)])),
-        haze_per_m=rng.uniform(0, 0.01) if outdoors else 0.0,
-        contrast=rng.uniform(0.85, 1.25),
-        bloom=rng.uniform(0, 0.25),
-        motion_px=float(rng.choice([0, 0, rng.uniform(0, 4)])),
-    )
-
-
 # ----------------------------------------------------------------------------- filming
 
 
-def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int) -> Recording:
-    """Drive through the scene and keep the frames that see more than a wall."""
+def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int) -> list[Shot]:
+    """Record `frames` shots on one way through the scene; none when no way has enough views."""
     outdoors = renderer.scene.kind == "street"
+    for _ in range(STARTS_TRIED):
+        moments = good_moments(rng, renderer, plan, rig, frames)
+        if len(moments) == frames:
+            break
+    else:
+        return []
     look, laser = random_look(rng, outdoors), Laser()
-    noise_rng = np.random.default_rng(rng.integers(2**63))
-    recording = Recording(*([] for _ in range(9)))
-    for step, (x, y, heading) in enumerate(drive(rng, plan, rig, 3 * frames, outdoors)):
+    return [shoot(rng, renderer, moment, look, laser) for moment in moments]
+
+
+def good_moments(
+    rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int
+) -> list[Moment]:
+    """The first `frames` moments of a drive that see more than a wall, or fewer."""
+    outdoors = renderer.scene.kind == "street"
+    moments: list[Moment] = []
+    for step, (x, y, heading) in enumerate(drive(rng, plan, rig, 2 * frames, outdoors)):
         time_s = step * rig.interval_s
         T_world_camera = camera_pose(rng, rig, x, y, heading)
-        T_world_laser = laser_pose(rig, x, y, heading)
         renderer.set(T_world_camera, time_s)
-        if not sees_enough(renderer, T_world_camera, outdoors):
-            continue
-        rgb, depth_m, instance = renderer.render()
-        if renderer.scene.floor_reflection:
-            mirrored = renderer.render_mirrored(T_world_camera, time_s)
-            rgb = polish_floor(rgb, mirrored, instance, renderer, T_world_camera)
-        if outdoors:
-            rgb = paint_clouds(rgb, instance, renderer, T_world_camera)
-        ranges_m, hit_ids = scan(renderer, laser, T_world_laser, noise_rng)
-        recording.rgb.append(develop(rgb, depth_m, look, noise_rng))
-        recording.depth_m.append(depth_m)
-        recording.instance.append(instance)
-        recording.T_world_camera.append(T_world_camera)
-        recording.T_world_laser.append(T_world_laser)
-        recording.T_world_object.append([each.pose(time_s) for each in renderer.scene.objects])
-        recording.ranges_m.append(ranges_m)
-        recording.hit_ids.append(hit_ids)
-        recording.stamp_ns.append(round(time_s * 1e9))
-        if len(recording.rgb) == frames:
+        if sees_enough(renderer, T_world_camera, outdoors):
+            moments.append(Moment(time_s, T_world_camera, laser_pose(rig, x, y, heading)))
+        if len(moments) == frames:
             break
-    return recording
+    return moments
+
+
+def shoot(rng: Rng, renderer: SceneRenderer, moment: Moment, look: Look, laser: Laser) -> Shot:
+    """Render and scan at one moment."""
+    scene, T_world_camera = renderer.scene, moment.T_world_camera
+    renderer.set(T_world_camera, moment.time_s)
+    rgb, depth_m, instance = renderer.render()
+    ranges_m, hit_ids = scan(renderer, laser, moment.T_world_laser, rng)
+    if scene.clouds:
+        rgb = paint_clouds(rgb, instance, renderer, T_world_camera)
+    if scene.floor_reflection:
+        mirrored = renderer.render_mirrored(T_world_camera, moment.time_s)
+        rgb = polish_floor(rgb, mirrored, instance, renderer, T_world_camera)
+    T_world_object = np.array([each.pose(moment.time_s) for each in scene.objects], np.float32)
+    rgb = develop(rgb, depth_m, look, rng)
+    return Shot(moment, rgb, depth_m, instance, T_world_object, ranges_m, hit_ids)
 
 
 def drive(rng: Rng, plan: FloorPlan, rig: Rig, steps: int, outdoors: bool) -> list:
@@ -203,7 +195,7 @@ def drive(rng: Rng, plan: FloorPlan, rig: Rig, steps: int, outdoors: bool) -> li
         else:  # stop and look elsewhere
             target = most_open(rng, plan, clearance, point, spread=0.8)
             error = (target - heading + np.pi) % (2 * np.pi) - np.pi
-            heading += np.clip(error, -0.7, 0.7)
+            heading += np.clip(error, -0.45, 0.45)
             turn = 0.0
     return way
 
@@ -251,7 +243,9 @@ def sees_enough(renderer: SceneRenderer, T_world_camera: np.ndarray, outdoors: b
     ranges, ids = renderer.cast(T_world_camera[:3, 3], directions, 200.0)
     depth_m = ranges * renderer.focal_px / lengths.ravel()
     if outdoors:
-        return np.percentile(depth_m, 10) > 0.8 and np.median(depth_m) > 3 and (ids > 0).mean() > 0.5
+        return (
+            np.percentile(depth_m, 10) > 0.8 and np.median(depth_m) > 3 and (ids > 0).mean() > 0.5
+        )
     names = [renderer.scene.objects[hit - 1].name for hit in ids if hit]
     bare = max((np.sum(ids == hit) for hit in set(ids.tolist())), default=0)
     return (
@@ -278,136 +272,55 @@ def scan(renderer: SceneRenderer, laser: Laser, T_world_laser: np.ndarray, rng: 
     return np.where(lost, np.inf, ranges).astype(np.float32), np.where(lost, 0, ids)
 
 
-def develop(rgb: np.ndarray, depth_m: np.ndarray, look: Look, rng: Rng) -> np.ndarray:
-    """What a camera would make of a rendered picture, (H, W, 3) uint8 in and out.
-
-    Darkens corners and contacts (from depth), then haze, exposure, bloom, white balance,
-    vignette, lens blur, shot noise and a soft shoulder.
-    """
-    light = (rgb.astype(np.float32) / 255) ** 2
-    far = np.where(depth_m > 0, depth_m, 80.0).astype(np.float32)
-    light *= np.where(depth_m > 0, contact_shadow(far), 1.0)[..., None]
-    if look.haze_per_m:
-        clear = np.exp(-far * look.haze_per_m)[..., None]
-        light = light * clear + 0.8 * (1 - clear)
-    light *= np.clip(look.exposure / max(float(np.sqrt(light).mean()), 0.03), 0.5, 2.5) ** 2
-    if look.bloom:
-        glare = cv2.GaussianBlur(np.maximum(light - 0.8, 0), (0, 0), rgb.shape[1] / 40)
-        light += look.bloom * glare
-    light *= look.white_balance
-    height, width = depth_m.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    light *= (1 - look.vignette * (x * x + y * y) / 2)[..., None]
-    if look.blur_px:
-        light = cv2.GaussianBlur(light, (0, 0), look.blur_px)
-    if look.motion_px:
-        light = cv2.filter2D(light, -1, smear(rng, look.motion_px))
-    light = np.maximum(light, 0)
-    light += look.noise * rng.standard_normal(light.shape, np.float32) * (0.15 + np.sqrt(light))
-    tone = np.sqrt(np.maximum(light, 0)) ** look.contrast
-    tone = np.where(tone < 0.8, tone, 0.8 + 0.2 * np.tanh((tone - 0.8) / 0.2))
-    return (np.clip(tone, 0, 1) * 255).astype(np.uint8)
-
-
-def smear(rng: Rng, most_px: float) -> np.ndarray:
-    """The kernel of a short straight motion in some direction."""
-    reach = rng.uniform(0, most_px) / 2
-    angle = rng.uniform(0, np.pi)
-    kernel = np.zeros((7, 7), np.float32)
-    for along in np.linspace(-reach, reach, 15):
-        x, y = 3 + along * np.cos(angle), 3 + along * np.sin(angle)
-        kernel[int(round(y)), int(round(x))] += 1
-    return kernel / kernel.sum()
-
-
-def polish_floor(rgb, mirrored, instance, renderer: SceneRenderer, T_world_camera) -> np.ndarray:
-    """The floor with a blurred reflection that grows towards grazing angles (Schlick)."""
-    names = [each.name for each in renderer.scene.objects]
-    floors = [index + 1 for index, name in enumerate(names) if name == "floor"]
-    fall = pixel_directions(renderer, T_world_camera)[..., 2]
-    gloss = renderer.scene.floor_reflection
-    share = gloss * (0.15 + 0.85 * (1 - np.abs(fall)) ** 3) * np.isin(instance, floors)
-    share = cv2.GaussianBlur(share.astype(np.float32), (3, 3), 0)[..., None]
-    blurred = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (5, 5), 4 * (1 - gloss))
-    return (rgb * (1 - share) + blurred * share).astype(np.uint8)
-
-
-def paint_clouds(rgb, instance, renderer: SceneRenderer, T_world_camera) -> np.ndarray:
-    """White and grey clouds on the pixels that see the sky, fixed in the world."""
-    directions = pixel_directions(renderer, T_world_camera)
-    reach = 1 / (np.maximum(directions[..., 2], 0) + 0.12)
-    plane = (directions[..., :2] * reach[..., None] * 60 + 1000).astype(np.float32) % SIZE
-    layer = texture("clouds", int(renderer.scene.far_m + 97 * renderer.scene.clouds) % VARIANTS)
-    cover = cv2.remap(layer, plane, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)[..., :1]
-    cover = np.clip(cover / 255.0 - 1 + renderer.scene.clouds, 0, 1) * (instance == 0)[..., None]
-    return (rgb + (np.array([250, 250, 252.0]) - rgb) * cover).astype(np.uint8)
-
-
-def pixel_directions(renderer: SceneRenderer, T_world_camera: np.ndarray) -> np.ndarray:
-    """Unit viewing directions (H, W, 3) in the world."""
-    width, height = renderer.size
-    u, v = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
-    rays = np.stack([u, v, np.full_like(u, renderer.focal_px)], axis=-1)
-    return rays / np.linalg.norm(rays, axis=-1, keepdims=True) @ T_world_camera[:3, :3].T
-
-
-def contact_shadow(depth_m: np.ndarray) -> np.ndarray:
-    """A factor (H, W) below 1 where nearby surfaces stand before a pixel.
-
-    Inverse depth is linear in the image on a plane, so that its mean over a square equals its
-    middle there; it exceeds the middle in corners and next to what stands in front.
-    """
-    inverse = 1 / depth_m
-    factor = np.ones_like(inverse)
-    for radius, strength in ((0.012, 1.0), (0.04, 1.3), (0.1, 1.0)):
-        side = 2 * int(radius * depth_m.shape[1]) + 1
-        mean = cv2.blur(inverse, (side, side), borderType=cv2.BORDER_REFLECT)
-        excess = np.clip((mean - inverse) / inverse, 0, 0.5)
-        factor *= 1 - strength * excess * (1 - 2 * excess)
-    return factor
-
-
 # ----------------------------------------------------------------------------- writing
 
 
-def write_clip(folder: Path, recording: Recording, scene, rig: Rig) -> None:
+def write_clip(folder: Path, shots: list[Shot], scene: Scene, rig: Rig) -> None:
     """The project's RGB-D folder: rgb, depth, instance, pose, intrinsics.json, scan.npz."""
     for name in ("rgb", "depth", "instance", "pose"):
         (folder / name).mkdir(parents=True)
-    frames = zip(recording.rgb, recording.depth_m, recording.instance, recording.T_world_camera)
-    for number, (rgb, depth_m, instance, T_world_camera) in enumerate(frames):
-        save_image(folder / f"rgb/{number:03d}.jpg", rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 95)
-        depth_mm = np.where(depth_m <= DEPTH_CAP_M, np.rint(depth_m * 1000), 0).astype(np.uint16)
-        save_image(folder / f"depth/{number:03d}.png", depth_mm, cv2.IMWRITE_PNG_COMPRESSION, 1)
-        save_image(folder / f"instance/{number:03d}.png", instance, cv2.IMWRITE_PNG_COMPRESSION, 1)
-        np.savetxt(folder / f"pose/{number:03d}.txt", T_world_camera, fmt="%.9f")
+    for number, shot in enumerate(shots):
+        depth_mm = np.rint(shot.depth_m * 1000)
+        depth_mm = np.where(depth_mm <= DEPTH_CAP_MM, depth_mm, 0).astype(np.uint16)
+        save_jpeg(folder / f"rgb/{number:03d}.jpg", shot.rgb)
+        save_png(folder / f"depth/{number:03d}.png", depth_mm)
+        save_png(folder / f"instance/{number:03d}.png", shot.instance)
+        np.savetxt(folder / f"pose/{number:03d}.txt", shot.moment.T_world_camera, fmt="%.9f")
     width, height = rig.size
     intrinsics = {
         "fx": rig.focal_px, "fy": rig.focal_px, "cx": (width - 1) / 2, "cy": (height - 1) / 2,
         "width": width, "height": height, "depth_scale": 0.001, "kind": scene.kind,
     }  # fmt: skip
     (folder / "intrinsics.json").write_text(json.dumps(intrinsics, indent=1) + "\n")
-    laser = Laser()
-    T_world_camera, T_world_laser = map(
-        np.array, (recording.T_world_camera, recording.T_world_laser)
-    )
+    write_scans(folder / "scan.npz", shots, scene, Laser())
+
+
+def write_scans(path: Path, shots: list[Shot], scene: Scene, laser: Laser) -> None:
+    """Scans, stamps and the poses of laser and objects; an object's id is its index + 1."""
+    T_world_camera = np.array([shot.moment.T_world_camera for shot in shots])
+    T_world_laser = np.array([shot.moment.T_world_laser for shot in shots])
     np.savez_compressed(
-        folder / "scan.npz",
-        ranges=np.array(recording.ranges_m, np.float32),
-        hit_ids=np.array(recording.hit_ids, np.uint16),
+        path,
+        ranges=np.array([shot.ranges_m for shot in shots]),
+        hit_ids=np.array([shot.hit_ids for shot in shots]),
         angle_min=laser.angles[0],
         angle_increment=laser.angles[1] - laser.angles[0],
         range_min=laser.range_min_m,
         range_max=laser.range_max_m,
         T_world_laser=T_world_laser,
         T_camera_laser=np.linalg.inv(T_world_camera) @ T_world_laser,
-        stamp_ns=np.array(recording.stamp_ns, np.int64),
+        stamp_ns=np.array([round(shot.moment.time_s * 1e9) for shot in shots], np.int64),
         object_names=np.array([each.name for each in scene.objects]),
         object_moving=np.array([each.motion is not None for each in scene.objects]),
-        T_world_object=np.array(recording.T_world_object, np.float32),
+        T_world_object=np.array([shot.T_world_object for shot in shots]),
     )
 
 
-def save_image(path: Path, image: np.ndarray, option: int, value: int) -> None:
-    if not cv2.imwrite(str(path), image, [option, value]):
+def save_jpeg(path: Path, rgb: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
+        raise OSError(f"cannot write {path}")
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise OSError(f"cannot write {path}")

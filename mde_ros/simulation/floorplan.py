@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 CELL_M = 0.05
+Corner = tuple[float, float] | np.ndarray  # (x, y) metres
 
 
 class FloorPlan:
@@ -18,7 +19,7 @@ class FloorPlan:
         columns, rows = np.ceil((np.array(high) - self.low) / CELL_M).astype(int)
         self.taken = np.ones((rows, columns), np.uint8)
 
-    def clear(self, low: tuple[float, float], high: tuple[float, float]) -> None:
+    def clear(self, low: Corner, high: Corner) -> None:
         """Make a rectangle free floor."""
         (left, top), (right, bottom) = self.cells(np.array([low, high], float))
         self.taken[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 0

@@ -1,106 +1,30 @@
-"""Furniture, clutter, people and robots: each function draws one piece from a random generator.
+"""Furniture and clutter: each function draws one piece from a random generator.
 
 A piece stands on the floor at its own origin: x to its side, y to its front, z up, metres.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from mde_ros.simulation.shapes import Material, SceneObject, yaw_pose
-from mde_ros.simulation.textures import VARIANTS, hsv
+from mde_ros.simulation.materials import (
+    body_material,
+    clothing,
+    full_picture,
+    glowing,
+    metallic,
+    neutral,
+    patterned,
+    plain,
+    surface_material,
+    upholstery,
+    wooden,
+)
+from mde_ros.simulation.shapes import Material, Piece, SceneObject, yaw_pose
+from mde_ros.simulation.textures import hsv
 
 Rng = np.random.Generator
-
-
-@dataclass
-class Piece:
-    """Objects that are placed together, and the half size (x, y) of the floor they need."""
-
-    objects: list[SceneObject]
-    half_size: tuple[float, float]
-
-    def moved(self, T: np.ndarray) -> list[SceneObject]:
-        return [each.moved(T) for each in self.objects]
-
-
-# ------------------------------------------------------------------------------- materials
-
-
-def patterned(rng: Rng, texture: str, colour, tile_m: float, **look) -> Material:
-    return Material(tuple(colour), (texture, int(rng.integers(VARIANTS))), tile_m, **look)
-
-
-def full_picture(rng: Rng, texture: str, emission: float = 0.0, tile_m: float = 0.0) -> Material:
-    """A texture with colours of its own, stretched once over every face of its part."""
-    return patterned(rng, texture, (1, 1, 1), tile_m, emission=emission)
-
-
-def neutral(rng: Rng, darkest: float = 0.3) -> np.ndarray:
-    """White, grey or beige: most of what is in real rooms."""
-    return hsv(rng.uniform(0.05, 0.15), abs(rng.normal(0, 0.07)), rng.uniform(darkest, 1.0))
-
-
-def muted(rng: Rng) -> np.ndarray:
-    return hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.8))
-
-
-def vivid(rng: Rng) -> np.ndarray:
-    return hsv(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.4, 1.0))
-
-
-def any_colour(rng: Rng) -> np.ndarray:
-    return [neutral, neutral, muted, vivid][rng.choice(4, p=[0.35, 0.2, 0.3, 0.15])](rng)
-
-
-def wooden(rng: Rng, tile_m: float = 1.0) -> Material:
-    colour = hsv(rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.6), rng.uniform(0.25, 0.95))
-    return patterned(rng, "wood", colour, tile_m, gloss=rng.uniform(0, 0.4))
-
-
-def plain(rng: Rng, colour: np.ndarray | None = None) -> Material:
-    colour = any_colour(rng) if colour is None else colour
-    return Material(tuple(colour), gloss=float(rng.choice([0.0, 0.2, 0.5])))
-
-
-def metallic(rng: Rng) -> Material:
-    value = rng.choice([rng.uniform(0.05, 0.2), rng.uniform(0.4, 0.8)])
-    return Material((value, value, value), gloss=0.6)
-
-
-def clothing(rng: Rng) -> Material:
-    colour = hsv(rng.random(), abs(rng.normal(0.15, 0.25)), rng.uniform(0.05, 0.85))
-    return patterned(rng, "fabric", colour, 0.5)
-
-
-def upholstery(rng: Rng) -> Material:
-    colour = neutral(rng, 0.1) if rng.random() < 0.5 else muted(rng)
-    return patterned(rng, "fabric", colour, 0.6)
-
-
-def body_material(rng: Rng) -> Material:
-    """What cabinets, tables and shelves are made of: wood, white board, sometimes a colour."""
-    kind = rng.random()
-    if kind < 0.5:
-        return wooden(rng)
-    return plain(rng, neutral(rng, 0.55) if kind < 0.85 else any_colour(rng))
-
-
-def surface_material(rng: Rng) -> Material:
-    """Anything, for small objects."""
-    kind = rng.random()
-    if kind < 0.5:
-        return plain(rng)
-    name = str(rng.choice(["wood", "fabric", "metal", "marble", "cardboard", "picture"]))
-    if name == "picture":
-        return full_picture(rng, "picture")
-    return patterned(rng, name, any_colour(rng), 0.4)
-
-
-def glowing(rng: Rng, emission: float = 1.0) -> Material:
-    return Material(tuple(hsv(rng.uniform(0.06, 0.14), abs(rng.normal(0, 0.1)), 1.0)),
-                    emission=emission)  # fmt: skip
 
 
 # --------------------------------------------------------------------------- small things
@@ -118,12 +42,16 @@ def clutter(rng: Rng) -> SceneObject:
         thing.cylinder((0, 0, size * 0.7), size * 0.5, size * 0.7, material)
     elif kind == 2:  # a bottle
         thing.cylinder((0, 0, 0.09), 0.035, 0.09, material)
-        thing.cone((0, 0, 0.2), 0.033, 0.025, material).cylinder((0, 0, 0.24), 0.014, 0.02, material)
+        thing.cone((0, 0, 0.2), 0.033, 0.025, material).cylinder(
+            (0, 0, 0.24), 0.014, 0.02, material
+        )
     elif kind == 3:
         thing.sphere((0, 0, size * 0.7), size * 0.7, material)
     elif kind == 4:  # a desk lamp
         dark = metallic(rng)
-        thing.cylinder((0, 0, 0.01), 0.08, 0.01, dark).rod((0, 0, 0.02), (0, 0.1, 0.33), 0.009, dark)
+        thing.cylinder((0, 0, 0.01), 0.08, 0.01, dark).rod(
+            (0, 0, 0.02), (0, 0.1, 0.33), 0.009, dark
+        )
         thing.cone((0, 0.14, 0.34), 0.09, 0.05, plain(rng))
     elif kind == 5:  # a pile of books or papers
         for layer in range(int(rng.integers(1, 7))):
@@ -194,7 +122,7 @@ def table(rng: Rng) -> Piece:
     if height > 0.6 and rng.random() < 0.7:
         model = int(rng.integers(2**31))
         for side in (-1, 1):
-            for slot in np.arange(-x + 0.35, x - 0.2, 0.6):
+            for slot in np.arange(-x + 0.35, x - 0.2, 0.6).tolist():
                 if rng.random() < 0.75:
                     seat = dining_chair(np.random.default_rng(model)).objects[0]
                     turn = (np.pi if side > 0 else 0.0) + rng.normal(0, 0.2)
@@ -254,7 +182,9 @@ def desk(rng: Rng) -> Piece:
         four_legs(thing, x - 0.04, y - 0.04, height - 0.025, 0.02, frame)
     else:
         for side in (-1, 1):
-            thing.box((side * (x - 0.015), 0, height / 2), (0.012, y - 0.02, height / 2 - 0.02), top)
+            thing.box(
+                (side * (x - 0.015), 0, height / 2), (0.012, y - 0.02, height / 2 - 0.02), top
+            )
         thing.box((0, -y + 0.03, height * 0.6), (x - 0.03, 0.009, height * 0.3), top)
     objects = [thing]
     if rng.random() < 0.5:  # a drawer unit under it
@@ -268,7 +198,9 @@ def desk(rng: Rng) -> Piece:
         objects.append(keys.moved(yaw_pose(slot, y * 0.35, height)))
     objects += scatter(rng, int(rng.integers(0, 4)), (x, y * 0.5), height)
     seat = office_chair(rng) if rng.random() < 0.8 else dining_chair(rng)
-    place = yaw_pose(rng.uniform(-0.2, 0.2), y + rng.uniform(0.05, 0.4), 0, np.pi + rng.normal(0, 0.5))
+    place = yaw_pose(
+        rng.uniform(-0.2, 0.2), y + rng.uniform(0.05, 0.4), 0, np.pi + rng.normal(0, 0.5)
+    )
     objects += seat.moved(place)
     if rng.random() < 0.5:  # a cable down to the floor
         cable, black = SceneObject("cable"), Material((0.03, 0.03, 0.03))
@@ -285,10 +217,12 @@ def sofa(rng: Rng) -> Piece:
     low, arm = rng.uniform(0.03, 0.12), rng.uniform(0.06, 0.13)
     thing = SceneObject("sofa").box((0, 0, low + 0.15), (x, 0.42, 0.15), cloth)
     thing.box((0, -0.34, 0.55), (x, 0.09, rng.uniform(0.22, 0.33)), cloth)
-    seats = max(1, int(round(x / 0.4)))
+    seats = max(1, round(x / 0.4))
     wide = (x - arm) / seats
     for seat in range(seats):
-        thing.box((-x + arm + wide * (2 * seat + 1), 0.06, low + 0.36), (wide - 0.01, 0.34, 0.07), cloth)
+        thing.box(
+            (-x + arm + wide * (2 * seat + 1), 0.06, low + 0.36), (wide - 0.01, 0.34, 0.07), cloth
+        )
     for side in (-1, 1):
         thing.box((side * x, 0, 0.32), (arm, 0.42, 0.29), cloth)
     four_legs(thing, x - 0.05, 0.36, low + 0.02, 0.02, wooden(rng))
@@ -339,10 +273,10 @@ def bookshelf(rng: Rng) -> Piece:
             tall = step * rng.uniform(0.3, 0.44)
             row = SceneObject("books")
             row.box((0, 0, tall), (half_long, depth - 0.05, tall), full_picture(rng, "books"))
-            shift = rng.choice([-1, 1]) * (x - half_long - 0.01)
+            shift = float(rng.choice([-1, 1])) * (x - half_long - 0.01)
             objects.append(row.moved(yaw_pose(shift, -0.02, z + 0.011)))
         elif kind < 0.8:
-            for slot in np.arange(-x + 0.16, x - 0.1, 0.3):
+            for slot in np.arange(-x + 0.16, x - 0.1, 0.3).tolist():
                 objects.append(clutter(rng).moved(yaw_pose(slot, 0, z + 0.011, rng.normal(0, 0.3))))
     return Piece(objects, (x, depth))
 
@@ -398,7 +332,9 @@ def kitchen_counter(rng: Rng) -> Piece:
             stove.box((-x + 0.3 + 0.6 * hood, -0.05, 1.6), (0.28, 0.22, 0.04), steel)
             objects.append(stove)
     tap = SceneObject("tap")
-    tap.rod((0, -0.2, 0.92), (0, -0.2, 1.17), 0.013, steel).rod((0, -0.2, 1.17), (0, -0.03, 1.15), 0.011, steel)
+    tap.rod((0, -0.2, 0.92), (0, -0.2, 1.17), 0.013, steel).rod(
+        (0, -0.2, 1.17), (0, -0.03, 1.15), 0.011, steel
+    )
     tap.box((0, 0.02, 0.921), (0.25, 0.18, 0.003), Material((0.35, 0.35, 0.37), gloss=0.7))
     objects.append(tap.moved(yaw_pose(rng.uniform(-x + 0.3, x - 0.3), 0)))
     objects += scatter(rng, int(rng.integers(1, 6)), (x, 0.2), 0.92)
@@ -409,7 +345,9 @@ def appliance(rng: Rng) -> Piece:
     """A fridge, a printer, a washing machine: a big plain box with a few details."""
     colour = plain(rng, hsv(0, 0, rng.choice([0.1, 0.6, 0.92])))
     half_height = float(rng.choice([0.43, 0.6, 0.95]))
-    thing = SceneObject("appliance").box((0, 0, half_height + 0.01), (0.3, 0.3, half_height), colour)
+    thing = SceneObject("appliance").box(
+        (0, 0, half_height + 0.01), (0.3, 0.3, half_height), colour
+    )
     thing.box((0, 0.305, half_height * 1.2), (0.29, 0.008, half_height * 0.78), colour)
     thing.box((0.24, 0.33, half_height * 1.2), (0.01, 0.015, 0.2), metallic(rng))
     return Piece([thing], (0.3, 0.34))
@@ -482,7 +420,11 @@ def plant(rng: Rng) -> Piece:
     if rng.random() < 0.5:  # long leaves
         for _ in range(int(rng.integers(6, 16))):
             angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.35)
-            tip = (reach * np.cos(angle), reach * np.sin(angle), 0.28 + height * rng.uniform(0.4, 1))
+            tip = (
+                reach * np.cos(angle),
+                reach * np.sin(angle),
+                0.28 + height * rng.uniform(0.4, 1),
+            )
             thing.rod((0, 0, 0.25), tip, rng.uniform(0.008, 0.02), green)
             thing.sphere(tip, rng.uniform(0.03, 0.1, 3), green)
     else:
@@ -497,7 +439,12 @@ def floor_lamp(rng: Rng) -> Piece:
     stand, height = metallic(rng), rng.uniform(1.2, 1.8)
     lamp = SceneObject("lamp").cylinder((0, 0, 0.012), 0.14, 0.012, stand)
     lamp.cylinder((0, 0, height / 2), 0.012, height / 2, stand)
-    lamp.cone((0, 0, height + 0.05), rng.uniform(0.13, 0.25), rng.uniform(0.08, 0.16), glowing(rng, rng.choice([0.1, 0.7])))
+    lamp.cone(
+        (0, 0, height + 0.05),
+        rng.uniform(0.13, 0.25),
+        rng.uniform(0.08, 0.16),
+        glowing(rng, rng.choice([0.1, 0.7])),
+    )
     return Piece([lamp], (0.16, 0.16))
 
 
@@ -534,7 +481,7 @@ def waste_bin(rng: Rng) -> Piece:
 
 def floor_clutter(rng: Rng) -> Piece:
     """A bag, shoes, toys: what lies around."""
-    kind, thing = rng.integers(4), SceneObject("floor clutter")
+    kind, thing = rng.integers(5), SceneObject("floor clutter")
     if kind == 0:
         thing.sphere((0, 0, 0.2), (0.16, 0.12, 0.22), clothing(rng))
         thing.box((0, 0.11, 0.14), (0.1, 0.04, 0.08), clothing(rng))
@@ -544,6 +491,11 @@ def floor_clutter(rng: Rng) -> Piece:
             thing.sphere((side * 0.07, rng.uniform(-0.04, 0.04), 0.045), (0.045, 0.14, 0.045), shoe)
     elif kind == 2:
         return Piece(scatter(rng, 4, (0.3, 0.3), 0.0), (0.3, 0.3))
+    elif kind == 3:  # a cable
+        black, points = plain(rng, neutral(rng, 0.02)), rng.uniform(-0.3, 0.3, (6, 2))
+        for (x0, y0), (x1, y1) in pairwise(points):
+            thing.rod((x0, y0, 0.008), (x1, y1, 0.008), 0.007, black)
+        return Piece([thing], (0.3, 0.3))
     else:
         return Piece([clutter(rng)], (0.16, 0.16))
     return Piece([thing], (0.18, 0.18))
@@ -575,101 +527,64 @@ def television(rng: Rng) -> Piece:
     return Piece([unit, monitor(rng, 0.42, scale=1.7)], (0.8, 0.22))
 
 
-# -------------------------------------------------------------------- people and machines
-
-
-def person(rng: Rng, walking: bool = True) -> Piece:
-    """A clothed person, facing +x, caught in mid-step or standing."""
-    scale = rng.uniform(0.82, 1.08)
-    legs, top = clothing(rng), clothing(rng)
-    skin = Material(tuple(hsv(0.065, rng.uniform(0.3, 0.55), rng.uniform(0.3, 0.95))))
-    hair = Material(tuple(hsv(rng.uniform(0.02, 0.12), rng.uniform(0, 0.6), rng.uniform(0.03, 0.5))))
-    shoes = plain(rng)
-    body = SceneObject("person")
-    stride = rng.uniform(0.1, 0.35) if walking else rng.uniform(-0.05, 0.05)
+def partition(rng: Rng) -> Piece:
+    """A free-standing screen between work places."""
+    wide, half_height = rng.uniform(0.5, 1.2), rng.uniform(0.55, 0.9)
+    thing = SceneObject("partition")
+    thing.box((0, 0, half_height + 0.05), (wide, 0.025, half_height), upholstery(rng))
     for side in (-1, 1):
-        step = side * stride
-        hip = np.array([0, 0.09 * side, 0.9]) * scale
-        knee = np.array([step * 0.55 + 0.04, 0.1 * side, 0.49]) * scale
-        ankle = np.array([step * 0.9 - 0.05 * (step < 0), 0.1 * side, 0.09]) * scale
-        body.rod(hip, knee, 0.082 * scale, legs).rod(knee, ankle, 0.06 * scale, legs)
-        body.sphere(knee, 0.066 * scale, legs)
-        body.box(ankle + [0.05, 0, -0.045 * scale], (0.13 * scale, 0.045, 0.04), shoes)
-        shoulder = np.array([0, 0.19 * side, 1.4]) * scale
-        bend = rng.uniform(0.0, 0.25) if rng.random() < 0.7 else 0.35
-        elbow = np.array([-step * 0.35, 0.24 * side, 1.12]) * scale
-        hand = elbow + np.array([-step * 0.3 + bend, -0.03 * side, -0.26 + bend * 0.6]) * scale
-        body.rod(shoulder, elbow, 0.05 * scale, top).rod(elbow, hand, 0.04 * scale, top)
-        body.sphere(shoulder, 0.065 * scale, top).sphere(hand, 0.05 * scale, skin)
-    body.sphere((0, 0, 0.95 * scale), np.array([0.13, 0.17, 0.14]) * scale, legs)
-    body.sphere((0, 0, 1.2 * scale), np.array([0.125, 0.18, 0.3]) * scale, top)
-    body.sphere((0, 0, 1.36 * scale), np.array([0.11, 0.2, 0.13]) * scale, top)
-    body.cylinder((0, 0, 1.5 * scale), 0.052 * scale, 0.06 * scale, skin)
-    body.sphere((0.015, 0, 1.64 * scale), np.array([0.1, 0.078, 0.12]) * scale, skin)
-    body.sphere((-0.015, 0, 1.67 * scale), np.array([0.103, 0.085, 0.11]) * scale, hair)
-    if rng.random() < 0.25:
-        body.sphere((-0.16, 0, 1.22 * scale), np.array([0.1, 0.15, 0.24]) * scale, clothing(rng))
-    return Piece([body], (0.3, 0.3))
+        thing.box((side * (wide - 0.1), 0, 0.02), (0.03, 0.22, 0.02), metallic(rng))
+    return Piece([thing], (wide, 0.23))
 
 
-def ball(rng: Rng, radius: float) -> Piece:
-    material = surface_material(rng)
-    return Piece([SceneObject("ball").sphere((0, 0, radius), radius, material)], (radius, radius))
+def ladder(rng: Rng) -> Piece:
+    """A step ladder, folded out."""
+    thing, metal, tall = SceneObject("ladder"), metallic(rng), rng.uniform(0.9, 2.0)
+    spread = 0.28 * tall
+    for side in (-0.2, 0.2):
+        thing.rod((side, spread, 0), (side * 0.7, 0, tall), 0.018, metal)
+        thing.rod((side, -spread, 0), (side * 0.7, 0, tall), 0.014, metal)
+    for step in np.arange(0.25, tall, 0.25):
+        out = spread * (1 - step / tall)
+        thing.box((0, out, step), (0.2 * (1 - 0.3 * step / tall), 0.04, 0.012), metal)
+    return Piece([thing], (0.24, spread + 0.03))
 
 
-def small_robot(rng: Rng) -> Piece:
-    """A round or boxy mobile base, facing +x."""
-    robot, shell, dark = SceneObject("robot"), plain(rng), Material((0.05, 0.05, 0.05))
-    half, kind = rng.uniform(0.14, 0.25), rng.integers(3)
-    if kind == 0:  # a vacuum cleaner
-        robot.cylinder((0, 0, 0.05), 0.17, 0.04, shell).cylinder((0, 0, 0.1), 0.04, 0.015, dark)
-        return Piece([robot], (0.2, 0.2))
-    for side in (-1, 1):
-        robot.rod((0, side * half, 0.08), (0, side * (half + 0.04), 0.08), 0.08, dark)
-    if kind == 1:  # a base with plates and a mast
-        for z in (0.1, 0.25, 0.4):
-            robot.cylinder((0, 0, z), half, 0.012, shell)
-        robot.cylinder((0, 0, 0.5), 0.012, 0.4, metallic(rng))
-        robot.box((0.03, 0, 0.9), (0.04, 0.1, 0.03), dark)
-    else:  # a cart with a lid and a laser
-        robot.box((0, 0, 0.22), (half * 1.4, half, 0.12), shell)
-        robot.cylinder((half, 0, 0.38), 0.04, 0.035, dark)
-    return Piece([robot], (half * 1.4, half + 0.05))
+def trolley(rng: Rng) -> Piece:
+    """A cart with shelves on four wheels, with things on it."""
+    thing, metal, dark = SceneObject("trolley"), metallic(rng), Material((0.05, 0.05, 0.05))
+    x, y, tall = rng.uniform(0.3, 0.45), rng.uniform(0.2, 0.28), rng.uniform(0.7, 0.95)
+    levels = np.linspace(0.16, tall - 0.05, int(rng.integers(2, 4)))
+    for level in levels:
+        thing.box((0, 0, level), (x, y, 0.012), metal)
+    for side in (-x, x):
+        for end in (-y, y):
+            thing.rod((side, end, 0.08), (side, end, tall), 0.012, metal)
+            thing.rod((side, end - 0.015, 0.05), (side, end + 0.015, 0.05), 0.05, dark)
+        thing.rod((side, -y, tall), (side, y, tall), 0.012, metal)
+    things = scatter(rng, int(rng.integers(0, 5)), (x, y), float(levels[-1]) + 0.012)
+    return Piece([thing, *things], (x + 0.03, y + 0.03))
 
 
-def car(rng: Rng) -> Piece:
-    """A saloon, an estate, a van or a bus, its front at +x."""
-    paint = hsv(rng.random(), rng.choice([0.03, 0.6], p=[0.65, 0.35]), rng.uniform(0.08, 0.95))
-    body, glass = Material(tuple(paint), gloss=0.6), Material((0.07, 0.08, 0.1), gloss=0.8)
-    black, silver = Material((0.03, 0.03, 0.035)), Material((0.7, 0.7, 0.72), gloss=0.5)
-    kind = rng.choice(["saloon", "estate", "van", "bus"], p=[0.45, 0.3, 0.2, 0.05])
-    length = {"saloon": 2.15, "estate": 2.2, "van": 2.6, "bus": 5.5}[kind] * rng.uniform(0.9, 1.08)
-    wide = {"bus": 1.25, "van": 0.98}.get(kind, 0.88)
-    vehicle = SceneObject("car")
-    belt = 0.95 if kind != "bus" else 1.3
-    sill = (0.25 + belt * 0.72) / 2  # doors and wings, then the bonnet's slope
-    vehicle.box((0, 0, sill), (length, wide, sill - 0.25), body)
-    vehicle.box((0, 0, belt * 0.86), (length, wide, belt * 0.14), body, top=(0.93, 0.94))
-    roof = {"saloon": 1.43, "estate": 1.5, "van": 2.1, "bus": 3.0}[kind]
-    back, front = {"saloon": (-0.72, 0.35), "estate": (-0.95, 0.35)}.get(kind, (-0.98, 0.9))
-    middle, half = length * (front + back) / 2, length * (front - back) / 2
-    tall = (roof - belt) / 2
-    lean = {"saloon": 0.62, "estate": 0.78}.get(kind, 0.93)
-    vehicle.box((middle, 0, belt + tall), (half, wide * 0.92, tall), glass, top=(lean, 0.82))
-    vehicle.box((middle, 0, roof), (half * lean, wide * 0.76, 0.03), body, top=(0.9, 0.9))
-    for x in np.linspace(middle - half * lean * 0.97, middle + half * lean * 0.97, 3 if kind != "bus" else 6):
-        vehicle.box((x, 0, belt + tall), (0.04, wide * 0.93, tall + 0.005), body, top=(1.0, 0.82))
-    for end in (-1, 1):
-        lamp = Material((1.0, 0.95, 0.85) if end > 0 else (0.6, 0.03, 0.03), emission=0.3)
-        vehicle.box((end * length, 0, 0.42), (0.03, wide * 0.95, 0.12), black)
-        for side in (-1, 1):
-            vehicle.box((end * length, side * wide * 0.75, 0.72), (0.02, 0.14, 0.07), lamp)
-            wheel = np.array([end * length * 0.63, side * (wide - 0.1), 0.33])
-            vehicle.rod(wheel, wheel + [0, side * 0.13, 0], 0.33, black)
-            vehicle.rod(wheel, wheel + [0, side * 0.14, 0], 0.2, silver)
-    for side in (-1, 1):
-        vehicle.box((length * 0.3, side * (wide + 0.1), belt + 0.08), (0.06, 0.09, 0.07), body)
-    return Piece([vehicle], (length, wide))
+def stairs(rng: Rng) -> Piece:
+    """A few steps up to a landing, with a handrail."""
+    thing, metal = SceneObject("stairs"), metallic(rng)
+    stone = patterned(
+        rng, str(rng.choice(["concrete", "terrazzo", "wood"])), neutral(rng, 0.4), 1.5
+    )
+    count, wide, tread, rise = int(rng.integers(3, 9)), rng.uniform(0.5, 0.8), 0.28, 0.17
+    deep = count * tread / 2
+    for step in range(count):
+        back = -deep + tread * (count - step) / 2
+        half = (wide, tread * (count - step) / 2, rise / 2)
+        thing.box((0, back, rise * (step + 0.5)), half, stone)
+    for side in (-wide + 0.03, wide - 0.03):
+        for step in (0, count - 1):
+            y, z = deep - tread * (step + 0.5), rise * (step + 1)
+            thing.rod((side, y, z), (side, y, z + 0.9), 0.015, metal)
+        low, high = deep - tread / 2, -deep + tread / 2
+        thing.rod((side, low, rise + 0.9), (side, high, rise * count + 0.9), 0.02, metal)
+    return Piece([thing], (wide, deep))
 
 
 PIECES: dict[str, Callable[[Rng], Piece]] = {
@@ -677,6 +592,6 @@ PIECES: dict[str, Callable[[Rng], Piece]] = {
     for piece in (
         table, dining_chair, office_chair, desk, sofa, bed, bookshelf, cabinet, kitchen_counter,
         appliance, storage_rack, cartons, plant, floor_lamp, stand, waste_bin, floor_clutter,
-        column, flip_chart, television,
+        column, flip_chart, television, partition, ladder, trolley, stairs,
     )
 }  # fmt: skip

@@ -62,7 +62,7 @@ def generate(
         SimulationUnavailable: without MuJoCo or OpenGL.
         ValueError: when `out` holds clips of another seed, size or length.
     """
-    settings = SimulationSettings(rooms, streets, frames_per_clip, tuple(size), seed, jobs)
+    settings = SimulationSettings(rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs)
     gl_context(*settings.size)  # fail here, once, with a remedy
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,9 @@ def interleaved(settings: SimulationSettings) -> list[tuple[str, int]]:
 def check_same_data(out: Path, settings: SimulationSettings) -> None:
     """Refuse to mix clips of different settings in one folder; remember the settings."""
     file = out / "simulation.json"
-    wanted = {key: value for key, value in asdict(settings).items() if key in ("frames", "size", "seed")}
+    wanted = {
+        key: value for key, value in asdict(settings).items() if key in ("frames", "size", "seed")
+    }
     wanted["size"] = list(settings.size)
     if file.exists():
         held = json.loads(file.read_text())

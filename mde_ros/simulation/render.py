@@ -171,7 +171,8 @@ class SceneRenderer:
             type=kinds.mjLIGHT_DIRECTIONAL if sun else kinds.mjLIGHT_SPOT,
             pos=[0, 0, 0] if sun else light.position, dir=light.direction, diffuse=light.colour,
             specular=[0.4 * channel for channel in light.colour], castshadow=light.shadow,
-            cutoff=light.cutoff_deg, exponent=light.exponent, attenuation=[1, 0, 0] if sun else [0.6, 0, 0.04],
+            cutoff=light.cutoff_deg, exponent=light.exponent,
+            attenuation=[1, 0, 0] if sun else [0.6, 0, 0.04],
         )  # fmt: skip
 
     # ----------------------------------------------------------------------- one moment

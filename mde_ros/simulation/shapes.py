@@ -3,11 +3,15 @@
 World frame: x, y horizontal, z up, metres. `T_a_b` maps points of b into a.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+Vector = Sequence[float] | np.ndarray
 
 LARGEST_QUAD_M = 0.5  # light is computed at vertices, so that large faces need some of their own
 
@@ -63,7 +67,7 @@ class Patrol:
         forth = travelled <= length
         along = travelled if forth else 2 * length - travelled
         heading = np.arctan2(way[1], way[0]) + (0 if forth else np.pi)
-        T = yaw_pose(*(self.start + way * along / length), heading)
+        T = pose_at(self.start + way * along / length, heading)
         if self.rolling_radius:
             angle = travelled / self.rolling_radius
             roll = np.eye(4)
@@ -94,22 +98,22 @@ class SceneObject:
     def box(
         self, centre, half_size, material: Material, yaw: float = 0.0, top=(1.0, 1.0)
     ) -> "SceneObject":
-        self.parts.append(Part("box", tuple(half_size), yaw_pose(*centre, yaw), material, top))
+        self.parts.append(Part("box", tuple(half_size), pose_at(centre, yaw), material, top))
         return self
 
     def cylinder(self, centre, radius: float, half_height: float, material) -> "SceneObject":
         size = (radius, radius, half_height)
-        self.parts.append(Part("cylinder", size, yaw_pose(*centre), material))
+        self.parts.append(Part("cylinder", size, pose_at(centre), material))
         return self
 
     def cone(self, centre, radius: float, half_height: float, material) -> "SceneObject":
         size = (radius, radius, half_height)
-        self.parts.append(Part("cone", size, yaw_pose(*centre), material))
+        self.parts.append(Part("cone", size, pose_at(centre), material))
         return self
 
     def sphere(self, centre, radius, material) -> "SceneObject":
         size = (radius,) * 3 if np.isscalar(radius) else tuple(radius)
-        self.parts.append(Part("sphere", size, yaw_pose(*centre), material))
+        self.parts.append(Part("sphere", size, pose_at(centre), material))
         return self
 
     def rod(self, start, end, radius: float, material) -> "SceneObject":
@@ -121,6 +125,17 @@ class SceneObject:
         pose[:3, 3] = (start + end) / 2
         self.parts.append(Part("cylinder", (radius, radius, length / 2), pose, material))
         return self
+
+
+@dataclass
+class Piece:
+    """Objects that are placed together, and the half size (x, y) of the floor they need."""
+
+    objects: list[SceneObject]
+    half_size: tuple[float, float]
+
+    def moved(self, T: np.ndarray) -> list[SceneObject]:
+        return [each.moved(T) for each in self.objects]
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,11 @@ class Scene:
     clouds: float = 0.0  # 0 a clear sky, 1 full of them
     floor_reflection: float = 0.0  # 0 dull, 1 a mirror
     far_m: float = 40.0
+
+
+def pose_at(point: Vector, yaw: float = 0.0) -> np.ndarray:
+    """(4, 4): turned by `yaw` about z, then moved to `point` (3,)."""
+    return yaw_pose(point[0], point[1], point[2], yaw)
 
 
 def yaw_pose(x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> np.ndarray:
@@ -251,16 +271,19 @@ def unit_box(nx: int, ny: int, nz: int) -> tuple[np.ndarray, np.ndarray, np.ndar
             normals.append(np.broadcast_to(normal, points.shape))
             axes.append(np.broadcast_to((across, up), (a.size, 2)))
             total += a.size
-    return tuple(np.concatenate(each) for each in (vertices, faces, normals, axes))
+    joined = [np.concatenate(each) for each in (vertices, faces, normals, axes)]
+    return joined[0], joined[1], joined[2], joined[3]
 
 
-@lru_cache(maxsize=None)
-def unit_revolution(shape: str, segments: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+@cache
+def unit_revolution(
+    shape: str, segments: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A unit cylinder, cone or sphere: vertices, faces, normals, angle around z (V,)."""
     if shape == "sphere":
         latitude = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 2)
         rings = [(np.cos(t), np.sin(t), np.cos(t), np.sin(t)) for t in latitude]
-        strips = list(zip(rings[:-1], rings[1:]))
+        strips = list(itertools.pairwise(rings))
     elif shape in ("cylinder", "cone"):
         top = 1.0 if shape == "cylinder" else 0.5
         slope = (1.0, 0.0) if shape == "cylinder" else (0.97, 0.24)
@@ -272,7 +295,8 @@ def unit_revolution(shape: str, segments: int) -> tuple[np.ndarray, np.ndarray, 
     else:
         raise ValueError(f"unknown shape {shape!r}; there are box, cylinder, cone and sphere")
     angles = np.linspace(0, 2 * np.pi, segments + 1)
-    vertices, faces, normals, around = [], [], [], []
+    vertices: list[tuple] = []
+    faces, normals, around = [], [], []
     for lower, upper in strips:
         start = len(vertices)
         for angle in angles:

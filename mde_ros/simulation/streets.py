@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from mde_ros.simulation import furniture as fu
+from mde_ros.simulation import materials as ma
 from mde_ros.simulation.floorplan import FloorPlan
+from mde_ros.simulation.movers import car, person
 from mde_ros.simulation.shapes import Light, Material, Patrol, Scene, SceneObject, yaw_pose
 from mde_ros.simulation.textures import hsv
 
@@ -19,11 +20,17 @@ def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
     objects = ground(rng, road, pavement)
     plan = FloorPlan((0.0, -road - pavement), (60.0, road + pavement))
     plan.clear((0.0, -road - pavement), (60.0, road + pavement))
+    lane = min(1.75, 0.35 * road)
+    room_for_both = road - 1.1 - lane > 1.05 + 0.95  # a parked and a moving car side by side
     for side in (-1, 1):
         objects += houses(rng, side, road + pavement)
-        objects += kerb_side(rng, plan, side, road, pavement)
-        objects += parked_cars(rng, plan, side, road)
-    objects += moving_things(rng, plan, road, pavement)
+        objects += kerb_side(rng, plan, side, road)
+        parked = rng.random() < (0.85 if room_for_both else 0.4)
+        if parked:
+            objects += parked_cars(rng, plan, side, road)
+        if room_for_both or not parked:
+            objects += traffic(rng, -side, side * lane)
+        objects += walkers(rng, side, road, pavement)
     height = rng.uniform(0.35, 1.0)
     angle = rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(angle), np.sin(angle), 0]) + [0, 0, height]
@@ -37,7 +44,9 @@ def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
         Light((sky_light,) * 3, (0.0, 0.0, -1.0)),
         Light((sky_light * 0.7,) * 3, (float(sun[0]), float(sun[1]), -0.3)),
     ]
-    sky = hsv(0.58, rng.uniform(0, 0.12) if overcast else rng.uniform(0.2, 0.5), rng.uniform(0.75, 1))
+    sky = hsv(
+        0.58, rng.uniform(0, 0.12) if overcast else rng.uniform(0.2, 0.5), rng.uniform(0.75, 1)
+    )
     clouds = rng.uniform(0.3, 1.0) if overcast else rng.uniform(0, 0.8)
     scene = Scene(
         "street", objects, lights, rng.uniform(0.25, 0.4), tuple(sky), clouds, far_m=120.0
@@ -48,7 +57,7 @@ def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
 def ground(rng: Rng, road: float, pavement: float) -> list[SceneObject]:
     lane = SceneObject("road")
     grey = rng.uniform(0.25, 0.6)
-    tar = fu.patterned(rng, "asphalt", (grey, grey, grey * 1.02), 3.0)
+    tar = ma.patterned(rng, "asphalt", (grey, grey, grey * 1.02), 3.0)
     lane.box((MIDDLE_M, 0, -0.5), (HALF_M, road, 0.5), tar)
     marking = Material((0.85, 0.85, 0.82))
     if rng.random() < 0.8:
@@ -59,14 +68,16 @@ def ground(rng: Rng, road: float, pavement: float) -> list[SceneObject]:
         for y in np.arange(-road + 0.4, road - 0.2, 0.9):
             lane.box((start, y, 0.001), (1.6, 0.22, 0.003), marking)
     paving = SceneObject("pavement")
-    stone = fu.patterned(rng, str(rng.choice(["tiles", "concrete", "terrazzo"])), fu.neutral(rng, 0.4), 1.6)
+    stone = ma.patterned(
+        rng, str(rng.choice(["tiles", "concrete", "terrazzo"])), ma.neutral(rng, 0.4), 1.6
+    )
     edge = Material((0.6, 0.6, 0.58))
     for side in (-1, 1):
         centre = side * (road + pavement / 2 + 0.1)
         paving.box((MIDDLE_M, centre, KERB_M - 0.4), (HALF_M, pavement / 2, 0.4), stone)
         paving.box((MIDDLE_M, side * (road + 0.06), KERB_M - 0.4), (HALF_M, 0.08, 0.402), edge)
     lawn = SceneObject("ground")
-    lawn.box((MIDDLE_M, 0, -0.8), (HALF_M + 60, 90, 0.6), fu.full_picture(rng, "grass", tile_m=3.0))
+    lawn.box((MIDDLE_M, 0, -0.8), (HALF_M + 60, 90, 0.6), ma.full_picture(rng, "grass", tile_m=3.0))
     return [lane, paving, lawn]
 
 
@@ -83,12 +94,14 @@ def houses(rng: Rng, side: int, offset: float) -> list[SceneObject]:
             objects.append(house(rng, (x + half, back), (half, deep, tall), side))
         elif rng.random() < 0.5:
             hedge = SceneObject("hedge")
-            green = fu.full_picture(rng, "leaves", tile_m=0.7)
-            hedge.box((x + half, side * (offset + 0.7), 0.7), (half, 0.3, rng.uniform(0.5, 0.9)), green)
+            green = ma.full_picture(rng, "leaves", tile_m=0.7)
+            hedge.box(
+                (x + half, side * (offset + 0.7), 0.7), (half, 0.3, rng.uniform(0.5, 0.9)), green
+            )
             objects.append(hedge)
         x += 2 * half + rng.choice([0.0, rng.uniform(0, 3)])
     if setback > 1 and rng.random() < 0.6:
-        fence, wood = SceneObject("fence"), fu.body_material(rng)
+        fence, wood = SceneObject("fence"), ma.body_material(rng)
         for post in np.arange(-6, 66, 1.6):
             fence.box((post, side * (offset + 0.35), 0.55), (0.04, 0.04, 0.55), wood)
         for z in (0.45, 0.9):
@@ -100,48 +113,52 @@ def houses(rng: Rng, side: int, offset: float) -> list[SceneObject]:
 def house(rng: Rng, centre, half, side: int) -> SceneObject:
     (x, y), (wide, deep, tall) = centre, half
     thing = SceneObject("building")
-    wall = fu.full_picture(rng, "facade", tile_m=float(rng.uniform(5, 9)))
+    wall = ma.full_picture(rng, "facade", tile_m=float(rng.uniform(5, 9)))
     thing.box((x, y, tall), (wide, deep, tall), wall)
-    trim = fu.plain(rng, fu.neutral(rng, 0.3))
+    trim = ma.plain(rng, ma.neutral(rng, 0.3))
     front = y - side * (deep + 0.02)
     thing.box((x, front, 2 * tall), (wide + 0.1, 0.3, 0.12), trim)
     if rng.random() < 0.6:
         thing.box((x, front, 0.4), (wide, 0.06, 0.4), trim)
     if rng.random() < 0.5:  # a pitched roof
-        slates = fu.patterned(rng, "boards", hsv(rng.uniform(0, 0.1), 0.4, rng.uniform(0.3, 0.7)), 1.5)
+        slates = ma.patterned(
+            rng, "boards", hsv(rng.uniform(0, 0.1), 0.4, rng.uniform(0.3, 0.7)), 1.5
+        )
         rise = rng.uniform(1.0, 2.5)
         thing.box((x, y, 2 * tall + rise), (wide + 0.1, deep + 0.4, rise), slates, top=(1.0, 0.02))
     for door in np.arange(x - wide + 1.2, x + wide - 0.8, rng.uniform(3, 7)):
-        thing.box((door, front, 1.2), (0.55, 0.07, 1.05), fu.plain(rng, fu.muted(rng)))
+        thing.box((door, front, 1.2), (0.55, 0.07, 1.05), ma.plain(rng, ma.muted(rng)))
         if rng.random() < 0.3:
             thing.box((door, front - side * 0.4, 2.6), (1.0, 0.5, 0.05), trim)
     if rng.random() < 0.5 and tall > 4:
         for level in np.arange(3.4, 2 * tall - 1, 3.0):
             thing.box((x, front - side * 0.4, level), (wide * 0.3, 0.4, 0.06), trim)
-            thing.box((x, front - side * 0.78, level + 0.5), (wide * 0.3, 0.02, 0.45), fu.metallic(rng))
+            thing.box(
+                (x, front - side * 0.78, level + 0.5), (wide * 0.3, 0.02, 0.45), ma.metallic(rng)
+            )
     return thing
 
 
-def kerb_side(rng: Rng, plan: FloorPlan, side: int, road: float, pavement: float):
-    """Trees, lamp posts, signs, bins and benches along the kerb."""
+def kerb_side(rng: Rng, plan: FloorPlan, side: int, road: float) -> list[SceneObject]:
+    """Trees, lamp posts, signs, bins and bollards along the kerb."""
     objects = []
     kinds = rng.choice(["tree", "lamp post", "sign", "bin", "bollard"], 3)
-    for x in np.arange(rng.uniform(-24, -18), 85, rng.uniform(4, 12)):
-        kind = str(rng.choice(kinds))
-        place = yaw_pose(x + rng.uniform(-1, 1), side * (road + 0.5), KERB_M, 0 if side > 0 else np.pi)
-        objects.append(street_thing(rng, kind).moved(place))
+    for x in np.arange(rng.uniform(-24, -18), 85, rng.uniform(4, 12)).tolist():
+        turn = 0 if side > 0 else np.pi
+        place = yaw_pose(x + rng.uniform(-1, 1), side * (road + 0.5), KERB_M, turn)
+        objects.append(street_thing(rng, str(rng.choice(kinds))).moved(place))
         plan.take(place, (0.35, 0.35))
     return objects
 
 
 def street_thing(rng: Rng, kind: str) -> SceneObject:
     """One thing at the kerb; -y is towards the road."""
-    thing, steel = SceneObject(kind), fu.metallic(rng)
+    thing, steel = SceneObject(kind), ma.metallic(rng)
     if kind == "tree":
         tall = rng.uniform(1.8, 3.2)
-        bark = fu.patterned(rng, "concrete", hsv(0.08, 0.35, 0.45), 0.5)
+        bark = ma.patterned(rng, "concrete", hsv(0.08, 0.35, 0.45), 0.5)
         thing.rod((0, 0, -0.1), (rng.uniform(-0.1, 0.1), 0, tall), rng.uniform(0.07, 0.2), bark)
-        green = fu.full_picture(rng, "leaves", tile_m=float(rng.uniform(0.6, 1.2)))
+        green = ma.full_picture(rng, "leaves", tile_m=float(rng.uniform(0.6, 1.2)))
         spread = rng.uniform(0.4, 0.9)
         for _ in range(int(rng.integers(8, 16))):
             centre = (*rng.normal(0, spread, 2), tall + abs(rng.normal(0.6, 0.8)))
@@ -149,32 +166,32 @@ def street_thing(rng: Rng, kind: str) -> SceneObject:
             thing.sphere(centre, rng.uniform(0.35, 0.9, 3), green)
     elif kind == "lamp post":
         tall = rng.uniform(3.5, 7)
-        thing.cylinder((0, 0, tall / 2), 0.06, tall / 2, steel).cylinder((0, 0, 0.4), 0.1, 0.4, steel)
+        thing.cylinder((0, 0, tall / 2), 0.06, tall / 2, steel).cylinder(
+            (0, 0, 0.4), 0.1, 0.4, steel
+        )
         thing.rod((0, 0, tall), (0, -1.2, tall + 0.2), 0.04, steel)
         thing.box((0, -1.4, tall + 0.2), (0.1, 0.3, 0.05), steel)
     elif kind == "sign":
         thing.cylinder((0, 0, 1.25), 0.03, 1.25, Material((0.6, 0.6, 0.6), gloss=0.4))
-        face = fu.plain(rng, fu.vivid(rng))
+        face = ma.plain(rng, ma.vivid(rng))
         if rng.random() < 0.5:
             thing.rod((-0.02, 0, 2.3), (0.02, 0, 2.3), 0.3, face)
         else:
             thing.box((0, 0, 2.2), (0.015, 0.3, rng.uniform(0.15, 0.4)), face)
     elif kind == "bin":
-        thing.box((0, 0, 0.5), (0.28, 0.3, 0.45), fu.plain(rng, fu.muted(rng)))
-        thing.box((0, 0, 0.97), (0.3, 0.32, 0.04), fu.plain(rng, fu.muted(rng)))
+        thing.box((0, 0, 0.5), (0.28, 0.3, 0.45), ma.plain(rng, ma.muted(rng)))
+        thing.box((0, 0, 0.97), (0.3, 0.32, 0.04), ma.plain(rng, ma.muted(rng)))
     else:
-        thing.cylinder((0, 0, 0.45), 0.06, 0.45, fu.plain(rng, fu.neutral(rng, 0.1)))
+        thing.cylinder((0, 0, 0.45), 0.06, 0.45, ma.plain(rng, ma.neutral(rng, 0.1)))
     return thing
 
 
 def parked_cars(rng: Rng, plan: FloorPlan, side: int, road: float) -> list[SceneObject]:
-    objects = []
-    if road < 3.6 and side > 0 or rng.random() < 0.15:
-        return objects
+    objects: list[SceneObject] = []
     x, chance = rng.uniform(-26, -16), rng.uniform(0.2, 0.9)
     while x < 85:
         if rng.random() < chance:
-            piece = fu.car(rng)
+            piece = car(rng)
             heading = (0 if side < 0 else np.pi) + rng.normal(0, 0.02)
             place = yaw_pose(x, side * (road - 1.1), 0, heading)
             objects += piece.moved(place)
@@ -183,25 +200,28 @@ def parked_cars(rng: Rng, plan: FloorPlan, side: int, road: float) -> list[Scene
     return objects
 
 
-def moving_things(rng: Rng, plan: FloorPlan, road: float, pavement: float) -> list[SceneObject]:
-    """Cars in the lanes, people on the pavements; each keeps to a lane of its own."""
+def traffic(rng: Rng, direction: int, lane: float) -> list[SceneObject]:
+    """Cars that follow each other along y = `lane`, all at one speed."""
     objects = []
-    for direction in (-1, 1):
-        speed, gap = rng.uniform(2, 10), rng.uniform(12, 40)
-        lane = -direction * min(1.75, road * 0.35)
-        for start in np.arange(rng.uniform(-40, -20), 100, gap):
-            vehicle = fu.car(rng).objects[0]
-            ends = np.array([[-60.0, lane, 0], [120.0, lane, 0]])[::direction]
-            way = abs(ends[1, 0] - ends[0, 0])
-            phase = (start + 60) if direction > 0 else (way - start - 60)
-            vehicle.motion = Patrol(ends[0], ends[1], speed, phase)
-            objects.append(vehicle)
-    for side in (-1, 1):
-        for _ in range(int(rng.integers(0, 5))):
-            walker = fu.person(rng).objects[0]
-            lane = side * (road + rng.uniform(1.0, max(1.1, pavement - 0.3)))
-            start = rng.uniform(0, 35)
-            ends = np.array([[start, lane, KERB_M], [start + rng.uniform(5, 20), lane, KERB_M]])
-            walker.motion = Patrol(*ends, rng.uniform(0.6, 1.7), rng.uniform(0, 20))
-            objects.append(walker)
+    start, end = np.array([-60.0, lane, 0.0]), np.array([120.0, lane, 0.0])
+    if direction < 0:
+        start, end = end, start
+    speed, gap = rng.uniform(2, 10), rng.uniform(12, 40)
+    for phase in np.arange(rng.uniform(20, 40), 160, gap).tolist():
+        vehicle = car(rng).objects[0]
+        vehicle.motion = Patrol(start, end, speed, phase)
+        objects.append(vehicle)
+    return objects
+
+
+def walkers(rng: Rng, side: int, road: float, pavement: float) -> list[SceneObject]:
+    """People on one pavement, each in a lane of their own."""
+    objects = []
+    for _ in range(int(rng.integers(0, 5))):
+        walker = person(rng).objects[0]
+        lane = side * (road + rng.uniform(1.0, max(1.1, pavement - 0.3)))
+        start = np.array([rng.uniform(0, 35), lane, KERB_M])
+        end = start + [rng.uniform(5, 20), 0, 0]
+        walker.motion = Patrol(start, end, rng.uniform(0.6, 1.7), rng.uniform(0, 20))
+        objects.append(walker)
     return objects

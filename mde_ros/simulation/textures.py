@@ -7,7 +7,7 @@ colour of a material tints; pictures, books, screens, views and facades carry co
 
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ Rng = np.random.Generator
 Image = np.ndarray  # (SIZE, SIZE) or (SIZE, SIZE, 3) float in 0..1
 
 
-@lru_cache(maxsize=None)
+@cache
 def texture(name: str, variant: int) -> np.ndarray:
     """The named texture as (SIZE, SIZE, 3) uint8, row 0 at the top; tiles without a seam.
 
@@ -128,7 +128,9 @@ def carpet(rng: Rng) -> Image:
 
 def rug(rng: Rng) -> Image:
     y, x = grid()
-    ground, figure = (hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.85)) for _ in "ab")
+    ground, figure = (
+        hsv(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.85)) for _ in "ab"
+    )
     kind = rng.integers(4)
     waves = int(rng.integers(2, 9))
     radius = np.maximum(abs(x - 0.5), abs(y - 0.5))
@@ -190,8 +192,8 @@ def blocks(rng: Rng) -> Image:
 
 def panels(rng: Rng) -> Image:
     """A suspended ceiling of 2 x 2 panels, dotted."""
-    image = 0.95 - 0.08 * (rng.random((SIZE, SIZE)) < 0.06)
-    image = cv2.GaussianBlur(image, (3, 3), 0)
+    holes = rng.random((SIZE, SIZE)) < 0.06
+    image: np.ndarray = cv2.GaussianBlur(0.95 - 0.08 * holes, (3, 3), 0)
     edge = np.arange(SIZE) % (SIZE // 2) < 3
     image[edge] = image[:, edge] = rng.uniform(0.7, 1.0)
     return image
@@ -343,7 +345,9 @@ def outside(rng: Rng) -> Image:
         centre = (int(rng.integers(SIZE)), horizon + int(rng.integers(0, 60)))
         green = hsv(0.24, 0.3, rng.uniform(0.3, 0.6)).tolist()
         cv2.circle(image, centre, int(rng.integers(15, 50)), green, -1)
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(4, 16)) * (0.8 + 0.3 * noise(rng))[..., None]
+    image = (
+        cv2.GaussianBlur(image, (0, 0), rng.uniform(4, 16)) * (0.8 + 0.3 * noise(rng))[..., None]
+    )
     return np.clip(image * rng.uniform(0.9, 1.6) + rng.uniform(0, 0.4), 0, 1)
 
 
