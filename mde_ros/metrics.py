@@ -100,13 +100,25 @@ def edge_metrics(
     edge agree: all three are 1. Without a pixel that counts the result is empty.
     """
     truth, prediction = _pair(prediction_m, truth_m)
-    valid = is_measured(truth) & is_measured(prediction)
+    slopes = edge_slopes(prediction, truth)
+    return edge_scores(*slopes, threshold)
+
+
+def edge_slopes(prediction_m: np.ndarray, truth_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sobel magnitudes (n,) of prediction and truth at the pixels that count for their edges."""
+    valid = is_measured(truth_m) & is_measured(prediction_m)
     counts = neighbourhood_valid(valid)
-    if not counts.any():
+    with np.errstate(invalid="ignore"):
+        return sobel_magnitude(prediction_m)[counts], sobel_magnitude(truth_m)[counts]
+
+
+def edge_scores(found: np.ndarray, there: np.ndarray, threshold: float) -> dict[str, float]:
+    """EDGE_NAMES of the magnitudes that edge_slopes gives."""
+    if not found.size:
         return {}
-    found = counts & (sobel_magnitude(np.where(valid, prediction, 0)) > threshold)
-    there = counts & (sobel_magnitude(np.where(valid, truth, 0)) > threshold)
-    n_found, n_there, n_both = int(found.sum()), int(there.sum()), int((found & there).sum())
+    is_found, is_there = found > threshold, there > threshold
+    n_found, n_there = np.count_nonzero(is_found), np.count_nonzero(is_there)
+    n_both = np.count_nonzero(is_found & is_there)
     if not n_found and not n_there:
         return dict.fromkeys(EDGE_NAMES, 1.0)
     return {

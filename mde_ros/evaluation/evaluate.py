@@ -45,7 +45,7 @@ class EvaluateSettings:
     """Which frames of a data set are taken, and what counts."""
 
     last: int = setting(0, "take the last N frames only, 0 = all", low=0)
-    max_frames: int = setting(0, "stop after N frames, 0 = never", low=0)
+    max_frames: int = setting(0, "take at most N frames, evenly spread, 0 = all", low=0)
     score: ScoreSettings = field(default_factory=ScoreSettings)
 
     def __post_init__(self) -> None:
@@ -54,8 +54,8 @@ class EvaluateSettings:
     def indices(self, length: int) -> range:
         """Which of a data set's frames are taken, in order."""
         start = max(0, length - self.last) if self.last else 0
-        stop = min(length, start + self.max_frames) if self.max_frames else length
-        return range(start, stop)
+        step = -(-(length - start) // self.max_frames) if self.max_frames else 1
+        return range(start, length, max(1, step))
 
 
 @dataclass(eq=False)

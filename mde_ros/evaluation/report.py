@@ -92,6 +92,8 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for result in results:
         for model in result["models"]:
+            # A live run has one model, and its latency is that of the whole run.
+            model = {**model, "latency_ms": model.get("latency_ms") or result["latency_ms"]}
             label = f"{model['name']} · {result['data']['name']}" if several else model["name"]
             colour = PALETTE[len(rows) % len(PALETTE)]
             rows.append({"label": label, "colour": colour, "model": model, "result": result})

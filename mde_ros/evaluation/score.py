@@ -18,7 +18,8 @@ from mde_ros.metrics import (
     RULES,
     Aggregate,
     depth_metrics,
-    edge_metrics,
+    edge_scores,
+    edge_slopes,
     is_measured,
     neighbourhood_valid,
     sobel_magnitude,
@@ -78,24 +79,30 @@ def counted(truth_m: np.ndarray, settings: ScoreSettings) -> np.ndarray:
 
 
 class Pool:
-    """Errors of all pixels of all frames, sorted into bins."""
+    """Errors of all pixels of all frames, sorted into bins along several axes.
+
+    Args:
+        shape: bins along each axis.
+    """
 
     SUMS = ("pixels", "bias_m", "mae_m", "rmse_m", "abs_rel", "delta1")
 
-    def __init__(self, bins: int) -> None:
-        self._sums = np.zeros((len(self.SUMS), bins))
+    def __init__(self, *shape: int) -> None:
+        self._sums = np.zeros((len(self.SUMS), *shape))
 
-    def add(self, bins: np.ndarray, values: Sequence[np.ndarray]) -> None:
-        """Add pixels: the bin of each and, as `pixel_values` makes them, its errors."""
-        n = self._sums.shape[1]
-        self._sums[0] += np.bincount(bins, minlength=n)
-        for row, value in zip(self._sums[1:], values):
-            row += np.bincount(bins, value, minlength=n)
+    def add(self, bins: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+        """Add pixels: their bins along every axis, and errors as `pixel_values` makes them."""
+        shape = self._sums.shape[1:]
+        flat, n = np.ravel_multi_index(tuple(bins), shape), int(np.prod(shape))
+        self._sums[0] += np.bincount(flat, minlength=n).reshape(shape)
+        for total, value in zip(self._sums[1:], values):
+            total += np.bincount(flat, value, minlength=n).reshape(shape)
 
-    def result(self) -> list[dict[str, float]]:
-        """One entry per bin: `pixels` and, where there are any, means in metres or fractions."""
+    def result(self, axis: int) -> list[dict[str, float]]:
+        """One entry per bin of an axis: `pixels` and, where there are any, means of errors."""
+        others = tuple(i + 1 for i in range(self._sums.ndim - 1) if i != axis)
         out = []
-        for column in self._sums.T:
+        for column in self._sums.sum(others).T:
             entry: dict[str, float] = {"pixels": int(column[0])}
             if column[0]:
                 entry.update(zip(self.SUMS[1:], (column[1:] / column[0]).tolist()))
@@ -124,9 +131,7 @@ class Scorer:
         self._metric = {rule: Aggregate(rule) for rule in RULES}
         self._scaled = {rule: Aggregate(rule) for rule in RULES}
         self._edges = {thr: Aggregate("mean") for thr in EDGE_THRESHOLDS}
-        self._bands = Pool(len(BANDS_M) + 1)
-        self._strips = Pool(STRIPS)
-        self._near_edge = Pool(2)
+        self._pool = Pool(len(BANDS_M) + 1, STRIPS, 2)  # distance, row, at a depth edge
         self._previous: tuple[int, np.ndarray, float] | None = None
         self._flicker: list[float] = []
         self._scale_steps: list[float] = []
@@ -152,13 +157,16 @@ class Scorer:
         predicted = np.where(given, prediction_m, 0).astype(np.float32)
         scale = median_scale(predicted, truth)
 
-        metric = self._frame_metrics(predicted, truth)
-        scaled = self._frame_metrics(predicted * np.float32(scale), truth)
+        slopes = edge_slopes(predicted, truth)
+        metric = self._frame_metrics(predicted, truth, slopes)
+        scaled = self._frame_metrics(
+            predicted * np.float32(scale), truth, (slopes[0] * np.float32(scale), slopes[1])
+        )
         for rule in RULES:
             self._metric[rule].add(metric)
             self._scaled[rule].add(scaled)
         for threshold, total in self._edges.items():
-            total.add(edge_metrics(predicted, truth, threshold))
+            total.add(edge_scores(*slopes, threshold))
         if metric["pixels"]:
             self._add_pixels(predicted, truth, counts & given)
             self._add_time(predicted, truth, counts & given, scale, stamp_ns)
@@ -172,14 +180,14 @@ class Scorer:
         rule = self.settings.aggregation
         strips = [
             {"from_row": i / STRIPS, "to_row": (i + 1) / STRIPS, **entry}
-            for i, entry in enumerate(self._strips.result())
+            for i, entry in enumerate(self._pool.result(1))
         ]
         bands = [
             {"from_m": low, "to_m": high, **entry}
-            for low, high, entry in zip(BANDS_M, BANDS_M[1:], self._bands.result()[1:])
+            for low, high, entry in zip(BANDS_M, BANDS_M[1:], self._pool.result(0)[1:])
             if entry["pixels"]
         ]
-        away, near = self._near_edge.result()
+        away, near = self._pool.result(2)
         scales = np.array([i["scale"] for i in self.images if i["pixels"]])
         return {
             "metrics": self._metric[rule].result(),
@@ -203,22 +211,22 @@ class Scorer:
             "per_image": self.images,
         }
 
-    def _frame_metrics(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    def _frame_metrics(
+        self, predicted: np.ndarray, truth: np.ndarray, slopes: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, float]:
         s = self.settings
         values = depth_metrics(predicted, truth, s.depth_range, s.strict)
-        return {**values, **edge_metrics(predicted, truth, s.edge_threshold)}
+        return {**values, **edge_scores(*slopes, s.edge_threshold)}
 
     def _add_pixels(self, predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> None:
         p, t = predicted[valid], truth[valid]
-        values = pixel_values(p, t)
-        self._bands.add(np.searchsorted(BANDS_M, t, side="right"), values)
-        rows = np.nonzero(valid)[0]
-        self._strips.add(rows * STRIPS // truth.shape[0], values)
         edge = np.zeros(truth.shape, np.uint8)
         whole = neighbourhood_valid(truth > 0)
         edge[1:-1, 1:-1] = whole & (sobel_magnitude(truth) > self.settings.edge_threshold)
-        near = cv2.dilate(edge, np.ones((3, 3), np.uint8))
-        self._near_edge.add(near[valid], values)
+        near = cv2.dilate(edge, np.ones((3, 3), np.uint8))[valid]
+        band = np.searchsorted(BANDS_M, t, side="right")
+        strip = np.nonzero(valid)[0] * STRIPS // truth.shape[0]
+        self._pool.add((band, strip, near), pixel_values(p, t))
 
     def _add_time(
         self,

@@ -149,8 +149,9 @@ def test_crop_counts_only_what_lies_inside():
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, range(10)), ({"last": 3}, range(7, 10)), ({"max_frames": 4}, range(4)),
-     ({"last": 3, "max_frames": 2}, range(7, 9)), ({"last": 30}, range(10))],
+    [({}, range(10)), ({"last": 3}, range(7, 10)), ({"max_frames": 4}, range(0, 10, 3)),
+     ({"last": 4, "max_frames": 2}, range(6, 10, 2)), ({"last": 30}, range(10)),
+     ({"max_frames": 10}, range(10))],
 )  # fmt: skip
 def test_frames_taken(given, expected):
     assert EvaluateSettings(**given).indices(10) == expected
@@ -310,27 +311,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def wall_model(tmp_path):
+def wall_model(foreign_onnx):
     """An ONNX network that says 2 m everywhere, whatever it sees."""
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    value = helper.make_tensor("v", kind, [1, 1, 8, 8], [2.0] * 64)
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["m"], keepdims=1),
-        helper.make_node("Sub", ["m", "m"], ["zero"]),
-        helper.make_node("Constant", [], ["two"], value=value),
-        helper.make_node("Add", ["two", "zero"], ["y"]),
+        ("Mul", ["x", 0.0], ["zero"]),
+        ("ReduceMean", ["zero"], ["plane"], {"axes": [1], "keepdims": 1}),
+        ("Add", ["plane", 2.0], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "wall",
-        [helper.make_tensor_value_info("x", kind, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", kind, [1, 1, 8, 8])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, str(tmp_path / "wall.onnx"))
-    (tmp_path / "wall.yaml").write_text("size: [8, 8]\n")
-    return str(tmp_path / "wall.onnx")
+    return str(foreign_onnx(nodes, "size: [8, 8]\n", (1, 3, 8, 8), "wall"))
 
 
 def test_command_scores_a_constant_network_on_a_folder(folder, wall_model, tmp_path, capsys):
@@ -350,6 +338,36 @@ def test_command_scores_a_constant_network_on_a_folder(folder, wall_model, tmp_p
     assert results["settings"]["evaluate"]["last"] == 2
     assert [p.name for p in load_pictures(tmp_path / "results.npz")] == ["wall/1", "wall/2"]
     assert "AbsRel" in capsys.readouterr().out
+
+
+def test_fastdepth_scores_as_it_does_when_run_by_hand(shared_data, tmp_path):
+    """The command against onnxruntime, OpenCV and the formulas, written out once more."""
+    import onnxruntime
+
+    data, weights = shared_data / "hololens_office", shared_data / "weights" / "fastdepth_nyu"
+    out, last = tmp_path / "results.json", 5
+    model = str(weights / "fastdepth_7.onnx")
+    assert run_evaluate(str(data), [model], json_path=str(out), settings={"last": last}) == 0
+
+    session = onnxruntime.InferenceSession(model)
+    k = json.loads((data / "intrinsics.json").read_text())
+    scale_x, scale_y = 224 / k["width"], 224 / k["height"]
+    focal = (k["fx"] * scale_x * k["fy"] * scale_y) ** 0.5
+    abs_rel, square, close = [], [], []
+    for file in sorted((data / "rgb").iterdir())[-last:]:
+        rgb = cv2.imread(str(file))[..., ::-1]
+        x = cv2.resize(rgb, (224, 224)).astype(np.float32).transpose(2, 0, 1)[None] / 255
+        depth = session.run(None, {session.get_inputs()[0].name: x})[0].squeeze() * focal / 229.6
+        depth = cv2.resize(depth, (k["width"], k["height"]))
+        truth = cv2.imread(str(data / "depth" / f"{file.stem}.png"), -1) / 1000
+        p, t = depth[truth > 0], truth[truth > 0]
+        abs_rel.append(np.mean(abs(p - t) / t))
+        square.append(np.mean((p - t) ** 2))
+        close.append(np.mean(np.maximum(p / t, t / p) <= 1.25))
+    metrics = load_results(out)["models"][0]["metrics"]
+    assert metrics["abs_rel"] == pytest.approx(np.mean(abs_rel), rel=1e-4)
+    assert metrics["rmse_m"] == pytest.approx(np.mean(square) ** 0.5, rel=1e-4)
+    assert metrics["delta1"] == pytest.approx(np.mean(close), abs=1e-4)
 
 
 def test_json_on_stdout_is_nothing_but_json(folder, wall_model, capsys):
