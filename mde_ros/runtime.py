@@ -97,7 +97,10 @@ def find_model(model: str, suffix: str) -> Path:
         from mde_ros.weights import DEFAULT
 
         name = DEFAULT if model == "default" else model
-        return Path(str(resources.files("mde_ros") / "weights" / f"{name}{suffix}"))
+        shipped = Path(str(resources.files("mde_ros") / "weights" / f"{name}{suffix}"))
+        if not shipped.is_file():
+            raise ModelError(f"model: {shipped.name} does not come with this installation")
+        return shipped
     path = Path(model).expanduser()
     if not path.is_file():
         raise ModelError(
