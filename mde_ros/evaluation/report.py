@@ -56,7 +56,7 @@ def write_report(
         results=results,
         rows=rows,
         first=rows[0],
-        columns=[c for c in COLUMNS if any(c[0] in r["model"]["metrics"] for r in rows)],
+        columns=_columns(rows),
         best=_best(rows),
         charts=_charts(rows),
         pictures=[_shown(p) for p in pictures],
@@ -102,16 +102,29 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _best(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """The best value of each column, as it is rounded in the table; none where all agree."""
+def _best(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], float]:
+    """The best value of each column on the same data, as it is rounded in the table."""
     best = {}
-    for kind in ("metrics", "median_scaled"):
-        for key, _, better, decimals in COLUMNS:
-            values = [r["model"][kind].get(key) for r in rows]
-            known = [round(v, decimals) for v in values if v is not None]
-            if len(set(known)) > 1:
-                best[kind, key] = min(known) if better == "lower" else max(known)
+    for data in {r["result"]["data"]["sha256"] for r in rows}:
+        same = [r["model"] for r in rows if r["result"]["data"]["sha256"] == data]
+        for kind in ("metrics", "median_scaled"):
+            for key, _, better, decimals in COLUMNS:
+                values = [model[kind].get(key) for model in same]
+                known = {round(v, decimals) for v in values if v is not None}
+                if len(known) > 1:
+                    best[data, kind, key] = min(known) if better == "lower" else max(known)
     return best
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple]:
+    """Columns that hold anything; coverage only where it is not full."""
+    shown = []
+    for column in COLUMNS:
+        values = [r["model"]["metrics"].get(column[0]) for r in rows]
+        known = [v for v in values if v is not None]
+        if known and (column[0] != "coverage" or min(known) < 0.9995):
+            shown.append(column)
+    return shown
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

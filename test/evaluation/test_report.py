@@ -112,6 +112,17 @@ def test_report_of_several_results_has_a_row_for_each(tmp_path):
         assert label in words
 
 
+def test_best_is_marked_among_models_on_the_same_data_only(tmp_path):
+    from mde_ros.evaluation.report import write_report
+
+    one, two = ({k: m} for k, m in models().items())
+    alone = [evaluate([Sample(0)], one, name="a"), evaluate([Sample(1)], two, name="b")]
+    write_report(alone, [], tmp_path / "apart.html")
+    write_report([evaluate([Sample(0)], models())], [], tmp_path / "beside.html")
+    assert 'class="best"' not in (tmp_path / "apart.html").read_text("utf-8")
+    assert 'class="best"' in (tmp_path / "beside.html").read_text("utf-8")
+
+
 def test_report_of_one_frame_and_of_a_frame_without_truth(tmp_path):
     from mde_ros.evaluation.report import write_report
 
