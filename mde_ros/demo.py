@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -119,7 +120,9 @@ def run_demo(
         return 130
     arrived = Arrived(dataset, live)
     recorded = {live.diagnostics.get("model", model): arrived.depth_of}
-    results = judge(live, arrived, recorded, source.resolve().stem)
+    name = source.resolve().name if source.is_dir() else source.stem
+    with _bar(f"judging {name}", len(arrived), progress) as show:
+        results = judge(live, arrived, recorded, name, show)
     pictures = take_pictures(arrived, recorded, results)
     write_json(results_json, results)
     save_pictures(results_json.with_suffix(".npz"), pictures)
@@ -177,8 +180,8 @@ def replay(
     settings["image_transport"] = "compressed" if compressed else "raw"
     node_command = ["mde_ros.nodes.depth_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     node_command += ["-r", f"image:={base}", "-r", f"camera_info:={info}"]
-    for name, value in settings.items():
-        node_command += ["-p", f"{name}:={value}"]
+    for name, value in settings.items():  # a path may look like anything to a YAML parser
+        node_command += ["-p", f"{name}:={json.dumps(value) if name == 'model' else value}"]
     player_command = ["mde_ros.nodes.player", str(source), "--no-progress", "--topics", image, info]
     player_command += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
     player_command += ["--wait-for", image, info, "--wait-limit", "30"]
@@ -209,9 +212,8 @@ def replay(
                 raise DemoError(f"the player did not come to its end; see {player.log}")
             # What is still on its way, and then the node's last word on all of it.
             recorder.spin_until(lambda: len(came) == len(stamps), 1.5)
-            said = recorder.received["/diagnostics"]
-            before = len(said)
-            recorder.spin_until(lambda: len(said) > before + 1, 2.0)
+            said = recorder.count["/diagnostics"]
+            recorder.spin_until(lambda: recorder.count["/diagnostics"] > said + 1, 2.0)
             show(len(came))
     if not came:
         raise DemoError(f"no depth came back from the node; see {node.log}")
@@ -270,16 +272,20 @@ class Arrived:
         raise DemoError(f"{self._live.output}: no depth of stamp {frame.stamp_ns}")
 
 
-def judge(live: Replay, arrived: Arrived, recorded: dict[str, Any], name: str) -> dict[str, Any]:
+def judge(
+    live: Replay,
+    arrived: Arrived,
+    recorded: dict[str, Any],
+    name: str,
+    show: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
     """results.json of a replay: accuracy of the recorded depth, latency and drops of the node."""
     from mde_ros.evaluation.evaluate import EvaluationError, evaluate
     from mde_ros.evaluation.results import VERSION, latency_summary, machine, versions
 
     try:
-        results = evaluate(arrived, recorded, name=name)
-    except (
-        EvaluationError
-    ):  # nothing was measured there; latency and drops can be told all the same
+        results = evaluate(arrived, recorded, name=name, progress=lambda done, total: show(done))
+    except EvaluationError:  # nothing was measured; latency and drops can be told all the same
         empty = {"metrics": {}, "median_scaled": {}, "aggregation": "image", "per_image": []}
         results = {
             "version": VERSION,

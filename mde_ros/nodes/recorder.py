@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Recorder:
         # Per topic: stamp of the message → when it was sent, received; nanoseconds of wall time.
         self.sent: dict[str, dict[int, int]] = {}
         self.received: dict[str, dict[int, int]] = {}
+        self.count: Counter[str] = Counter()  # messages per topic
         self._bag = BagWriter(path)
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
@@ -74,6 +76,7 @@ class Recorder:
         received = self.received[name] = {}
 
         def on_message(raw: bytes, info: Mapping[str, int]) -> None:
+            self.count[name] += 1
             stamp = header_stamp_ns(raw)
             sent[stamp], received[stamp] = info["source_timestamp"], info["received_timestamp"]
             keep(name, kind, info["received_timestamp"], raw)

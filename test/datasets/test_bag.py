@@ -32,7 +32,6 @@ from mde_ros.datasets.bag_messages import (
 from mde_ros.frame import Camera, Frame
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 SECOND = 1_000_000_000
 K = np.array([[50.0, 0, 15.5], [0, 51.0, 11.5], [0, 0, 1]])
 random = np.random.default_rng(0)
@@ -361,10 +360,9 @@ def test_depth_of_another_frame_is_projected_with_tf_static(tmp_path):
     assert (truth[:, 4:24] == 2.0).all() and (truth[:, 24:] == 4.0).all()
 
 
-@pytest.mark.skipif(not (SHARED / "bags").is_dir(), reason="no ../shared/data/bags")
-def test_a_realsense_recording_is_registered_by_its_own_extrinsics():
+def test_a_realsense_recording_is_registered_by_its_own_extrinsics(shared_data):
     """Depth edges fall on colour edges with the recorded transform better than with any other."""
-    dataset = open_dataset(SHARED / "bags" / "single_depth_color_640x480.bag")
+    dataset = open_dataset(shared_data / "bags" / "single_depth_color_640x480.bag")
     sample = dataset[0]
     assert (sample.truth_m > 0).mean() > 0.9
     assert 0.5 < np.median(sample.truth_m[sample.truth_m > 0]) < 3
@@ -387,17 +385,18 @@ def test_a_realsense_recording_is_registered_by_its_own_extrinsics():
     assert agreement(T) > 1.5 * max(map(agreement, others))
 
 
-@pytest.mark.skipif(not (SHARED / "bags").is_dir(), reason="no ../shared/data/bags")
-def test_bags_of_others_open_or_say_what_they_lack():
-    with Bag(SHARED / "bags" / "soccer_goal_12.mcap") as bag:  # every message compressed by itself
+def test_bags_of_others_open_or_say_what_they_lack(shared_data):
+    with Bag(
+        shared_data / "bags" / "soccer_goal_12.mcap"
+    ) as bag:  # every message compressed by itself
         pictures = [bag.decode(t, raw) for t, _, raw in bag.messages()]
     assert [(p.encoding, p.width, p.height) for p in pictures] == [("rgb8", 640, 480)] * 2
-    with Bag(SHARED / "bags" / "laserscan") as bag:  # no types inside
+    with Bag(shared_data / "bags" / "laserscan") as bag:  # no types inside
         scans = [bag.decode(t, raw) for t, _, raw in bag.messages(["/scan"])]
     assert len(scans) == 922 and all(len(s.ranges) == len(scans[0].ranges) for s in scans)
     for name in ("soccer_goal_12.mcap", "laserscan", "trimmed_locoffice.bag"):
         with pytest.raises(BagError, match=r"/camera|/scan"):
-            open_dataset(SHARED / "bags" / name)
+            open_dataset(shared_data / "bags" / name)
 
 
 # ---- decoding ------------------------------------------------------------------------------------
@@ -492,12 +491,11 @@ def test_the_sample_bag_holds_three_stills_with_their_own_cameras():
     assert (ROOT / "mde_ros" / "samples" / "stills.mcap").stat().st_size < 6_000_000
 
 
-@pytest.mark.skipif(not (SHARED / "stills").is_dir(), reason="no ../shared/data/stills")
-def test_the_sample_bag_is_what_its_script_makes():
+def test_the_sample_bag_is_what_its_script_makes(shared_data):
     sys.path.append(str(ROOT / "scripts"))
     from make_stills import stills_messages
 
-    made = [m[1:] for m in stills_messages(SHARED / "stills")]
+    made = [m[1:] for m in stills_messages(shared_data / "stills")]
     with Bag(ROOT / "mde_ros" / "samples" / "stills.mcap") as bag:
         stored = list(bag.messages())
     assert [m[:2] for m in stored] == [m[:2] for m in made]
