@@ -48,6 +48,12 @@ def page(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def no_charts(monkeypatch):
+    """Drawing takes seconds, and some tests look at the tables alone."""
+    monkeypatch.setattr("mde_ros.evaluation.report._charts", lambda rows: [])
+
+
 class Links(HTMLParser):
     """Collects everything a page would load or lead to, and the text it shows."""
 
@@ -101,7 +107,7 @@ def test_report_of_saved_results_equals_the_direct_one(page, tmp_path):
     assert parsed(tmp_path / "again.html").tags == parsed(page).tags
 
 
-def test_report_of_several_results_has_a_row_for_each(tmp_path):
+def test_report_of_several_results_has_a_row_for_each(tmp_path, no_charts):
     from mde_ros.evaluation.report import write_report
 
     data = [Sample(i) for i in range(2)]
@@ -112,7 +118,7 @@ def test_report_of_several_results_has_a_row_for_each(tmp_path):
         assert label in words
 
 
-def test_best_is_marked_among_models_on_the_same_data_only(tmp_path):
+def test_best_is_marked_among_models_on_the_same_data_only(tmp_path, no_charts):
     from mde_ros.evaluation.report import write_report
 
     one, two = ({k: m} for k, m in models().items())
