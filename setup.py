@@ -50,7 +50,7 @@ setup(
             "ros-jazzy-rosgraph-msgs",
             "ros-jazzy-lifecycle-msgs",
         ],
-        "training": ["torch", "safetensors", "onnx", "lightning-fabric", "jsonargparse"],
+        "training": ["torch", "safetensors", "onnx", "lightning-fabric"],
         "report": ["matplotlib", "jinja2"],
         "sim": ["mujoco>=3.2,<4"],
         "openvino": ["openvino"],

@@ -46,6 +46,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     unshared = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(unshared, partial, {"mde_ros": json.dumps(header)})
+    partial.chmod(0o644)  # safetensors writes files that only their owner can read
     partial.replace(path)
 
 
@@ -71,12 +72,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
-    """Write a checkpoint; `half` stores floating-point tensors as fp16."""
+    """Write a checkpoint; `half` stores floating-point tensors as fp16.
+
+    Raises:
+        CheckpointError: when a weight is too large for fp16; nothing is written.
+    """
     tensors = {
         name: value.half() if half and value.is_floating_point() else value
         for name, value in checkpoint.network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
+    for name, value in tensors.items():
+        if half and value.isinf().any():
+            raise CheckpointError(f"{path}: {name} has values too large for fp16")
     header = {
         "network": checkpoint.network_name,
         "spec": checkpoint.spec,
@@ -92,9 +100,11 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: when the file is damaged, foreign, or does not fit its network.
     """
     tensors, header = read_tensors(path)
+    if not isinstance(header, dict) or not isinstance(header.get("network"), str):
+        raise CheckpointError(f"{path}: expected a checkpoint, but no network is named in it")
     try:
         network = make_network(header["network"])
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     own = network.state_dict()
     expected = {k for k in own if not k.endswith("num_batches_tracked")}

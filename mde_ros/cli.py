@@ -123,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag = command("export", run_export, "write a checkpoint as ONNX, checked against torch")
     flag("checkpoint", metavar="MODEL.safetensors")
     flag("--output", metavar="FILE", help="default: the checkpoint's name with .onnx")
-    flag("--half", action="store_true", help="store weights as fp16")
+    flag("--linked", action="store_true", help="point into the checkpoint instead of copying it")
 
     flag = command("networks", run_networks, "list every network: parameters, GMAC, source")
     flag("--json", metavar="FILE", help="write the list here (- for standard output)")
@@ -167,7 +167,7 @@ def run_export(a: argparse.Namespace) -> int:
 
     source = Path(a.checkpoint)
     target = Path(a.output) if a.output else source.with_suffix(".onnx")
-    difference = export(source, target, a.half)
+    difference = export(source, target, a.linked)
     print(f"{target}: differs from torch by at most {difference:.1e}")
     return 0
 

@@ -8,12 +8,21 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 from mde_ros import checkpoint as checkpoints
 from mde_ros.model import DepthModel
-from mde_ros.runtime import ModelError, ModelSpec, OnnxRuntime, spec_from_json, spec_to_json
+from mde_ros.runtime import (
+    ModelSpec,
+    OnnxRuntime,
+    read_header,
+    sha256_of,
+    spec_from_json,
+    spec_to_json,
+)
 
 OPSET = 17
 TOLERANCE = 1e-3  # largest relative difference from torch
@@ -82,11 +91,12 @@ def example(spec: ModelSpec, seed: int = 0) -> tuple[Tensor, Tensor]:
     return image.byte().permute(0, 2, 3, 1).contiguous(), torch.tensor([(spec.focal_px or 270.0)])
 
 
-def export(source: Path, target: Path, half: bool = False) -> float:
+def export(source: Path, target: Path, linked: bool = False) -> float:
     """Write a checkpoint's network as ONNX with dynamic height and width.
 
     Args:
-        half: store the weights as fp16; they are widened to fp32 when the network is loaded.
+        linked: leave the weights in the checkpoint, which must lie in the target's folder, and
+            let the ONNX file point into it: one copy of the weights for both runtimes.
 
     Returns the largest relative difference from torch.
 
@@ -100,24 +110,11 @@ def export(source: Path, target: Path, half: bool = False) -> float:
     image, focal_px = example(spec)
     with torch.inference_mode():
         expected = {name: value.numpy() for name, value in model(image, focal_px).items()}
-    names = list(expected)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    sizes = {1: "height", 2: "width"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Outputs(split_heads(deepcopy(model)), names).eval(),  # type: ignore[arg-type]
-            (image, focal_px),
-            str(partial),
-            input_names=["image", "focal_px"],
-            output_names=names,
-            dynamic_axes={"image": sizes} | {n: {2: f"{n}_height", 3: f"{n}_width"} for n in names},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    describe(partial, spec, half)
     try:
+        write_graph(model, image, focal_px, list(expected), partial, fold=not linked)
+        annotate(partial, spec, source if linked else None)
         difference = compare(partial, image.numpy()[0], float(focal_px), expected)
         if difference > TOLERANCE:
             raise ParityError(
@@ -130,27 +127,82 @@ def export(source: Path, target: Path, half: bool = False) -> float:
     return difference
 
 
-def describe(path: Path, spec: ModelSpec, half: bool) -> None:
-    """Put the spec into an ONNX file and, if asked, store its large weights as fp16."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+def write_graph(
+    model: DepthModel,
+    image: Tensor,
+    focal_px: Tensor,
+    names: list[str],
+    path: Path,
+    fold: bool = True,
+) -> None:
+    """Trace the model into an ONNX file; `fold` merges batch norms into convolutions."""
+    mode = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
+    sizes = {1: "height", 2: "width"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Outputs(split_heads(deepcopy(model)), names).eval(),  # type: ignore[arg-type]
+            (image, focal_px),
+            str(path),
+            input_names=["image", "focal_px"],
+            output_names=names,
+            dynamic_axes={"image": sizes} | {n: {2: f"{n}_height", 3: f"{n}_width"} for n in names},
+            opset_version=OPSET,
+            do_constant_folding=fold,
+            training=mode,
+            dynamo=False,
+        )
 
+
+def annotate(path: Path, spec: ModelSpec, weights: Path | None) -> None:
+    """Put the spec into an ONNX file and, if a checkpoint is given, link its weights."""
     model = onnx.load(path)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "mde_ros", spec_to_json(spec)
-    if half:
-        casts = []
-        for weight in model.graph.initializer:
-            if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < 256:
-                continue
-            values = numpy_helper.to_array(weight).astype(np.float16)
-            name = weight.name
-            weight.CopyFrom(numpy_helper.from_array(values, name + "_fp16"))
-            casts.append(helper.make_node("Cast", [name + "_fp16"], [name], to=TensorProto.FLOAT))
-        for node in reversed(casts):  # constant folding undoes them once, when the file is loaded
-            model.graph.node.insert(0, node)
-    onnx.checker.check_model(model)
+    about = {"mde_ros": spec_to_json(spec)}
+    if weights is not None:
+        link(model.graph, weights)
+        about |= {"weights": weights.name, "weights_sha256": sha256_of(weights)}
+    helper.set_model_props(model, about)
     onnx.save(model, path)
+    onnx.checker.check_model(str(path))
+
+
+def link(graph: onnx.GraphProto, weights: Path) -> None:
+    """Replace initializers by references to the same tensors in a safetensors file.
+
+    ONNX reads external data as raw little-endian bytes at an offset, which is how safetensors
+    stores them. Tensors kept as fp16 are widened by a Cast, which the runtime folds once.
+    """
+    header = read_header(weights)
+    data_at = 8 + int.from_bytes(weights.open("rb").read(8), "little")
+    casts = []
+    for initializer in graph.initializer:
+        # A split head's depthwise weight has the bytes of the original in the same order.
+        name = initializer.name.removeprefix("model.network.")
+        name = name.replace(".spatial.weight", ".weight").replace(".sum.bias", ".bias")
+        entry = header.get(name)
+        if entry is None:
+            continue
+        begin, end = entry["data_offsets"]
+        half = entry["dtype"] == "F16"
+        reference = onnx.TensorProto(
+            name=initializer.name + ("_fp16" if half else ""),
+            data_type=onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT,
+            dims=initializer.dims,
+            data_location=onnx.TensorProto.EXTERNAL,
+        )
+        place = {"location": weights.name, "offset": data_at + begin, "length": end - begin}
+        for key, value in place.items():
+            reference.external_data.add(key=key, value=str(value))
+        if half:
+            casts.append(
+                helper.make_node(
+                    "Cast", [reference.name], [initializer.name], to=onnx.TensorProto.FLOAT
+                )
+            )
+        initializer.CopyFrom(reference)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def compare(
@@ -159,7 +211,7 @@ def compare(
     """Largest difference of an ONNX file's outputs from torch's, relative to their median."""
     outputs = OnnxRuntime(path)(image, focal_px)
     if set(outputs) != set(expected):
-        raise ModelError(f"{path}: expected outputs {sorted(expected)}, got {sorted(outputs)}")
+        raise ParityError(f"{path}: expected outputs {sorted(expected)}, got {sorted(outputs)}")
     return max(
         float(np.abs(outputs[k] - v[0, 0]).max() / np.median(np.abs(v)))
         for k, v in expected.items()

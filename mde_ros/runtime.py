@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -76,9 +77,11 @@ class Runtime(Protocol):
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 def shipped_models() -> list[str]:
@@ -154,6 +157,24 @@ def spec_to_json(spec: ModelSpec) -> str:
     return json.dumps({k: v for k, v in values.items() if v != getattr(default, k)})
 
 
+def linked_weights(path: Path, about: Mapping[str, str]) -> str | None:
+    """Hash of the checkpoint that an ONNX file points into; None when it holds its own weights.
+
+    Raises:
+        ModelError: when that checkpoint has changed since the export.
+    """
+    if "weights_sha256" not in about:
+        return None
+    weights = path.with_name(Path(about.get("weights", "")).name)
+    found = sha256_of(weights) if weights.is_file() else "no file"
+    if found != about["weights_sha256"]:
+        raise ModelError(
+            f"{path}: expected {weights.name} beside it with SHA-256"
+            f" {about['weights_sha256'][:12]}…, got {found[:12]}; export it again"
+        )
+    return found
+
+
 def _foreign_spec(path: Path, sha256: str) -> ModelSpec:
     side = path.with_suffix(".yaml")
     known = yaml.safe_load((resources.files("mde_ros") / "weights/known.yaml").read_text("utf-8"))
@@ -201,13 +222,13 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         index = {"device_id": device.partition(":")[2] or "0"} if kind != "cpu" else {}
         try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=[(provider, index)]
-            )
+            self._session = ort.InferenceSession(str(path), options, providers=[(provider, index)])
         except Exception as error:  # onnxruntime's own exceptions share no other base
             reason = str(error).splitlines()[0][:200]
             raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
-        stored = self._session.get_modelmeta().custom_metadata_map.get("mde_ros")
+        about = self._session.get_modelmeta().custom_metadata_map
+        self.sha256 = linked_weights(path, about) or self.sha256
+        stored = about.get("mde_ros")
         self.spec = (
             spec_from_json(stored, str(path)) if stored else _foreign_spec(path, self.sha256)
         )
@@ -250,9 +271,7 @@ class OpenVino:
         try:
             import openvino
         except ImportError:
-            raise ModelError(
-                "runtime: openvino is not installed (pip install openvino)"
-            ) from None
+            raise ModelError("runtime: openvino is not installed (pip install openvino)") from None
         self.path, self.device, self.sha256 = path, "cpu", sha256_of(path)
         self.name = "openvino"
         core = openvino.Core()
@@ -263,7 +282,13 @@ class OpenVino:
             raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
         if not model.has_rt_info(["framework", "mde_ros"]):
             raise ModelError(f"{path.name}: openvino runs networks exported by this package only")
-        self.spec = spec_from_json(model.get_rt_info(["framework", "mde_ros"]).astype(str), str(path))
+        about = {
+            key: model.get_rt_info(["framework", key]).astype(str)
+            for key in ("mde_ros", "weights", "weights_sha256")
+            if model.has_rt_info(["framework", key])
+        }
+        self.sha256 = linked_weights(path, about) or self.sha256
+        self.spec = spec_from_json(about["mde_ros"], str(path))
         # OpenVINO would pick bf16 on its own where the CPU has it, which moves depth by 1 %.
         hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:

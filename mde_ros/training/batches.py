@@ -6,6 +6,7 @@ run sees what an uninterrupted one would have, and several processes share one g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,9 @@ Teacher = Callable[[Frame], np.ndarray]
 class Source:
     """A data set and how often it is drawn from."""
 
-    path: str = setting("", "bag, RGB-D folder, folder of such, or folder of images")
+    path: str = setting(
+        "", "bag, RGB-D folder, folder of such, or folder of images; $VARIABLES are expanded"
+    )
     weight: float = setting(1.0, "share of the batches, relative to the other sources", low=0.0)
     skip_last: int = setting(0, "frames at the end that are left out (held out)", low=0)
     teacher: bool = setting(True, "whether the teacher labels these images too")
@@ -69,7 +72,7 @@ def load_sources(
     loaded: list[list[Stored]] = []
     with Progress(disable=not progress) as bar:
         for source in sources:
-            data = open_dataset(source.path)
+            data = open_dataset(os.path.expandvars(source.path))
             count = len(data) - source.skip_last
             task = bar.add_task(f"reading {data.name}", total=count)
             stored = []

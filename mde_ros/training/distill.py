@@ -9,6 +9,7 @@ Hu et al., "Boosting Light-Weight Depth Estimation via Knowledge Distillation", 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,9 @@ def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
     """A labeller: frame → depth (H, W) in metres, averaged over mirror images and five crops."""
     if not model:
         return None
-    pipeline = DepthPipeline(PipelineSettings(model=model, min_depth=0.05, max_depth=60.0))
+    pipeline = DepthPipeline(
+        PipelineSettings(model=os.path.expandvars(model), min_depth=0.05, max_depth=60.0)
+    )
 
     def answer(frame: Frame) -> np.ndarray:
         return np.log(np.maximum(pipeline(frame).depth, 0.05))

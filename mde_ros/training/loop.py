@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterable
@@ -76,7 +77,7 @@ def load_encoder(network: nn.Module, name: str, initial: str) -> None:
     Raises:
         ConfigError: when the file is neither.
     """
-    path = Path(initial)
+    path = Path(os.path.expandvars(initial))
     try:
         if path.suffix == ".safetensors":
             loaded = load(path)
