@@ -60,9 +60,10 @@ def test_parts_and_frame_rate_are_the_planted_times():
     slow, fast = Candidate("slow", "a", Sleeper(20)), Candidate("fast", "b", Sleeper(5))
     measure_pipelines([slow, fast], make_frames(64, 48), calls=20)
     a, b = row(slow, None, None), row(fast, None, None)
-    assert 20 <= a["network_ms"] < 25 and 5 <= b["network_ms"] < 9
-    assert 3 <= a["other_ms"] < 7
-    assert 1e3 / (23 + 9) < a["pipeline_fps"] <= 1e3 / 23
+    # A sleep is never shorter than told; how much longer it is depends on who else is running.
+    assert 20 <= a["network_ms"] < 40 and 5 <= b["network_ms"] < 20
+    assert 3 <= a["other_ms"] < 15
+    assert 1e3 / 60 < a["pipeline_fps"] <= 1e3 / 23
     assert b["network_cpu_ms"] < 2  # a sleeping network needs no CPU
     assert len(slow.spent_ms["network"]) == len(fast.spent_ms["network"]) == 20
 
