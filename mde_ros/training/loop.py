@@ -41,6 +41,7 @@ class LoopSettings:
     weight_decay: float = setting(1e-2, "weight decay; none on norms and biases", low=0.0)
     warmup: int = setting(300, "steps of linear warm-up", low=0)
     schedule: str = setting("cosine", "what follows", choices=("cosine", "constant", "step"))
+    decay: float = setting(1.0, "share of the run in which the cosine falls", low=0.0, high=1.0)
     step_every: int = setting(0, "schedule step: x0.1 after so many steps", low=0)
     clip: float = setting(5.0, "largest gradient norm, 0 = any", low=0.0)
     ema: float = setting(0.999, "decay of the averaged weights that are kept", low=0.0, high=1.0)
@@ -64,8 +65,9 @@ def rate(settings: LoopSettings, step: int) -> float:
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     if settings.schedule == "cosine":
-        done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        first = max(settings.warmup, settings.steps * (1 - settings.decay))
+        done = (step - first) / max(1, settings.steps - first)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
     if settings.schedule == "step" and settings.step_every:
         return 0.1 ** (step // settings.step_every)
     return 1.0
