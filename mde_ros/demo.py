@@ -184,7 +184,8 @@ def replay(
         node_command += ["-p", f"{name}:={json.dumps(value) if name == 'model' else value}"]
     player_command = ["mde_ros.nodes.player", str(source), "--no-progress", "--topics", image, info]
     player_command += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
-    player_command += ["--wait-for", image, info, "--wait-limit", "30"]
+    # The node and the recorder: with either missing, the first frames would be lost.
+    player_command += ["--wait-for", image, info, "--wait-count", "2", "--wait-limit", "30"]
     if heard != image:
         player_command += ["--remap", f"{image}:={heard}"]
 
@@ -193,10 +194,11 @@ def replay(
     with ExitStack() as stack:
         stack.enter_context(terminable())
         stack.enter_context(_own_domain(log))
-        recorder = stack.enter_context(Recorder(out / "output.mcap", RECORDED, {heard: kind}))
+        noted = {heard: kind, info: "sensor_msgs/msg/CameraInfo"}
+        recorder = stack.enter_context(Recorder(out / "output.mcap", RECORDED, noted))
         node = stack.enter_context(Process("node", node_command, log))
         ready = recorder.spin_until(
-            lambda: node.check() and recorder.node.count_subscribers(info) > 0, READY_LIMIT_S
+            lambda: node.check() and recorder.node.count_subscribers(info) > 1, READY_LIMIT_S
         )
         if not ready:
             raise DemoError(f"the node was not ready within {READY_LIMIT_S:g} s; see {node.log}")

@@ -101,8 +101,12 @@ class Player:
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
         self._clock_ns = -1
 
-    def wait_for_subscribers(self, topics: Sequence[str] = (), limit_s: float = math.inf) -> None:
-        """Wait until these topics (names in the bag) have subscribers; or any, when none is given.
+    def wait_for_subscribers(
+        self, topics: Sequence[str] = (), limit_s: float = math.inf, count: int = 1
+    ) -> None:
+        """Wait until each of these topics (names in the bag) has `count` subscribers.
+
+        Without topics, until any of those played has.
 
         Raises:
             PlayError: when they have not after `limit_s` seconds.
@@ -111,7 +115,7 @@ class Player:
             self.source.topic(name)
         deadline = time.monotonic() + limit_s
         while True:
-            heard = {n for n, p in self.publishers.items() if p.get_subscription_count()}
+            heard = {n for n, p in self.publishers.items() if p.get_subscription_count() >= count}
             if heard.issuperset(topics) if topics else heard:
                 time.sleep(SETTLE_S)
                 return
@@ -241,6 +245,7 @@ def play(
     clock: bool = True,
     wait: bool = False,
     wait_for: Sequence[str] = (),
+    wait_count: int = 1,
     wait_limit: float = math.inf,
     folder_rate: float = 10.0,
     progress: bool = True,
@@ -257,6 +262,7 @@ def play(
         clock: publish the bag's time on /clock.
         wait: begin when somebody listens, so that the first message is not lost.
         wait_for: topics that must have a subscriber first; implies `wait`.
+        wait_count: how many subscribers each must have.
         wait_limit: seconds after which waiting is an error.
         folder_rate: frames per second of a folder.
         progress: show a bar with the time left on stderr.
@@ -278,7 +284,7 @@ def play(
                 skipped = ", ".join(player.skipped[:5]) + (" …" if player.skipped[5:] else "")
                 print(f"not played, type not installed: {skipped}", file=sys.stderr)
             if wait or wait_for:
-                player.wait_for_subscribers(wait_for, wait_limit)
+                player.wait_for_subscribers(wait_for, wait_limit, wait_count)
             length_s = (source.end_ns - player.start_ns) * 1e-9
             with _bar(Path(bag).name, length_s, rate, progress) as on_progress:
                 player.play_once(on_progress)
@@ -354,6 +360,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-clock", dest="clock", action="store_false")
     parser.add_argument("--wait", action="store_true")
     parser.add_argument("--wait-for", nargs="+", default=[])
+    parser.add_argument("--wait-count", type=int, default=1)
     parser.add_argument("--wait-limit", type=float, default=math.inf)
     parser.add_argument("--folder-rate", type=float, default=10.0)
     parser.add_argument("--no-progress", dest="progress", action="store_false")

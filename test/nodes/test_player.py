@@ -241,8 +241,14 @@ def test_what_makes_no_sense_is_refused(robot, bag, options, error):
 
 
 def test_waiting_for_subscribers_ends_with_an_error_that_names_the_topic(robot, bag):
-    with Bag(bag) as source, pytest.raises(PlayError, match=IMAGE_TOPIC):
-        Player(source, robot.node).wait_for_subscribers([IMAGE_TOPIC], 0.1)
+    keep(robot, Image, IMAGE_TOPIC)
+    with Bag(bag) as source:
+        player = Player(source, robot.node)
+        player.wait_for_subscribers([IMAGE_TOPIC], 10)
+        with pytest.raises(PlayError, match=INFO_TOPIC):
+            player.wait_for_subscribers([IMAGE_TOPIC, INFO_TOPIC], 0.1)
+        with pytest.raises(PlayError, match=IMAGE_TOPIC):
+            player.wait_for_subscribers([IMAGE_TOPIC], 0.1, count=2)
 
 
 @pytest.mark.parametrize(
