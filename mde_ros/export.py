@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mde_ros import checkpoint as checkpoints
 from mde_ros.model import DepthModel
 from mde_ros.runtime import (
+    ModelError,
     ModelSpec,
     OnnxRuntime,
     read_header,
@@ -103,7 +104,12 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
     Raises:
         CheckpointError: when the checkpoint cannot be read.
         ParityError: when the ONNX network differs by more than TOLERANCE; nothing is written.
+        ModelError: when it is to be linked to a checkpoint in another folder.
     """
+    if linked and source.resolve().parent != target.resolve().parent:
+        raise ModelError(
+            f"{target}: a linked network must lie beside its checkpoint, in {source.parent}"
+        )
     loaded = checkpoints.load(source)
     spec = spec_from_json(json.dumps(loaded.spec), str(source))
     model = DepthModel(loaded.network, spec.focal_px).eval()
@@ -116,7 +122,7 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
         write_graph(model, image, focal_px, list(expected), partial, fold=not linked)
         annotate(partial, spec, source if linked else None)
         difference = compare(partial, image.numpy()[0], float(focal_px), expected)
-        if difference > TOLERANCE:
+        if not difference <= TOLERANCE:  # so that NaN fails too
             raise ParityError(
                 f"{target}: the exported network differs from torch by {difference:.1e},"
                 f" expected at most {TOLERANCE:.0e}; it was not written"
@@ -212,7 +218,7 @@ def compare(
     outputs = OnnxRuntime(path)(image, focal_px)
     if set(outputs) != set(expected):
         raise ParityError(f"{path}: expected outputs {sorted(expected)}, got {sorted(outputs)}")
-    return max(
-        float(np.abs(outputs[k] - v[0, 0]).max() / np.median(np.abs(v)))
-        for k, v in expected.items()
-    )
+    differences = [
+        np.abs(outputs[k] - v[0, 0]).max() / np.median(np.abs(v)) for k, v in expected.items()
+    ]
+    return float(np.max(differences))  # NaN if any is

@@ -45,10 +45,9 @@ class DepthModel(nn.Module):
         self, image: Tensor, focal_px: Tensor, sparse_m: Tensor | None = None
     ) -> dict[str, Tensor]:
         x = self.normalise(image)
-        if self.focal_px is None:
-            ratio = torch.ones_like(focal_px).view(-1, 1, 1, 1)
-        else:
-            ratio = (focal_px / self.focal_px).view(-1, 1, 1, 1)
+        # Without f_c the factor is 1, computed so that an exported graph keeps this input.
+        canonical_px = focal_px if self.focal_px is None else self.focal_px
+        ratio = (focal_px / canonical_px).view(-1, 1, 1, 1)
         if sparse_m is None:
             canonical = self.network(x)
         else:
