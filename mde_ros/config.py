@@ -106,7 +106,12 @@ def _matches(value: Any, expected: Any) -> bool:
     if typing.get_origin(expected) in (Union, types.UnionType):
         return any(_matches(value, option) for option in typing.get_args(expected))
     if typing.get_origin(expected) is tuple:
-        return isinstance(value, tuple)
+        items = typing.get_args(expected)
+        if not isinstance(value, tuple):
+            return False
+        if items[-1] is Ellipsis:
+            items = items[:1] * len(value)
+        return len(value) == len(items) and all(map(_matches, value, items))
     if expected is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if expected is int:
@@ -121,16 +126,8 @@ def _tuple_items(expected: Any) -> tuple:
     return typing.get_args(expected) if typing.get_origin(expected) is tuple else ()
 
 
-def _tuple_item(hint: Any) -> Any:
-    """X where the hint is tuple[X, ...] or an optional one, else None."""
-    for option in (hint, *typing.get_args(hint)):
-        if typing.get_origin(option) is tuple:
-            return typing.get_args(option)[0]
-    return None
-
-
 def _type_name(expected: Any) -> str:
-    return getattr(expected, "__name__", str(expected))
+    return expected.__name__ if type(expected) is type else str(expected)
 
 
 def check(settings: Any) -> None:
