@@ -61,3 +61,41 @@ def foreign_onnx(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """name → a network of fixed random weights and statistics, so that every layer matters."""
+    torch = pytest.importorskip("torch")
+    from mde_ros.networks import make_network
+
+    def make(name):
+        torch.manual_seed(7)
+        network = make_network(name).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.5, 2.0)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.uniform_(module.bias, -0.1, 0.1)
+        head = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+        torch.nn.init.constant_(head.bias, 0.7)
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def students(planted, tmp_path_factory):
+    """name → (checkpoint, ONNX) of both light students with planted weights, made once."""
+    from mde_ros.checkpoint import Checkpoint, save
+    from mde_ros.export import export
+
+    folder, made = tmp_path_factory.mktemp("students"), {}
+    for name in ("fast_mobilenet_v2", "light_mobilenet_v2"):
+        path = folder / f"{name}.safetensors"
+        spec = {"name": name, "focal_px": 250.0, "pixels": 96 * 64}
+        save(path, Checkpoint(name, planted(name), spec, {"loop": {"seed": 3}}))
+        export(path, path.with_suffix(".onnx"))
+        made[name] = (path, path.with_suffix(".onnx"))
+    return made

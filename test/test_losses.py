@@ -1,0 +1,138 @@
+"""Losses against the closed forms of METHODS 0.4, and blind to what was not measured."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mde_ros import losses
+
+LN_HALF = math.log(0.5)
+GARBAGE = [0.0, -3.0, math.nan, math.inf, -math.inf]
+
+
+@pytest.fixture
+def depth():
+    return torch.rand(2, 1, 12, 14, generator=torch.Generator().manual_seed(1)) * 4 + 1
+
+
+def test_perfect_prediction_has_the_floor_of_each_term(depth):
+    l_depth, l_grad, l_normal = losses.three_term_terms(depth, depth)
+    assert float(l_depth) == pytest.approx(LN_HALF, abs=1e-6)
+    assert float(l_grad) == pytest.approx(2 * LN_HALF, abs=1e-6)
+    assert float(l_normal) == pytest.approx(0, abs=1e-6)
+    assert float(losses.three_term(depth, depth)) == pytest.approx(-2.0794, abs=1e-4)
+    assert float(losses.log_depth(depth, depth)) == 0
+
+
+def test_sobel_is_the_cross_correlation_of_the_published_kernels():
+    """On a ramp of slope a along x and b along y: ∇x = -8a, ∇y = -8b inside."""
+    y, x = torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing="ij")
+    gx, gy = losses.sobel((0.25 * x + 0.5 * y)[None, None])
+    assert torch.all(gx[..., 1:-1, 1:-1] == -8 * 0.25)
+    assert torch.all(gy[..., 1:-1, 1:-1] == -8 * 0.5)
+
+
+def test_constant_offset_moves_depth_alone_in_the_interior(depth):
+    gp, gt = losses.sobel(depth + 2), losses.sobel(depth)
+    for p, t in zip(gp, gt):
+        assert p[..., 1:-1, 1:-1] == pytest.approx(t[..., 1:-1, 1:-1], abs=1e-4)
+    l_depth, _, _ = losses.three_term_terms(depth + 2, depth)
+    assert float(l_depth) == pytest.approx(math.log(2.5), abs=1e-6)
+
+
+def test_offset_shows_in_the_gradient_terms_on_the_border_ring_only(depth):
+    """Zero padding: with a ring of unknown truth around, the ring's pixels count no more."""
+    framed = F.pad(depth, (1, 1, 1, 1))
+    _, l_grad, l_normal = losses.three_term_terms(F.pad(depth + 2, (1, 1, 1, 1)), framed)
+    assert float(l_grad) == pytest.approx(2 * LN_HALF, abs=1e-4)
+    assert float(l_normal) == pytest.approx(0, abs=1e-5)
+    assert float(losses.three_term_terms(depth + 2, depth)[1]) > 2 * LN_HALF + 0.1
+
+
+def test_gradient_and_normal_terms_of_a_tilted_plane_are_their_closed_form():
+    """Flat truth, prediction of slope a: ∇x = -8a; the angle between normals is atan(8a)."""
+    a, flat = 0.1, torch.full((1, 1, 8, 10), 3.0)
+    tilted = flat + a * torch.arange(10.0)
+    _, l_grad, l_normal = losses.three_term_terms(
+        F.pad(tilted, (1, 1, 1, 1)), F.pad(flat, (1, 1, 1, 1))
+    )
+    assert float(l_grad) == pytest.approx(math.log(8 * a + 0.5) + LN_HALF, abs=1e-4)
+    assert float(l_normal) == pytest.approx(1 - math.cos(math.atan(8 * a)), abs=1e-5)
+
+
+def test_three_terms_equal_a_loop_over_the_pixels(depth):
+    """Independent: numbers by Python loops over one small map, holes included."""
+    truth, guess = depth[:1, :, :5, :6].clone(), depth[1:, :, :5, :6]
+    truth[0, 0, 4, 5] = 0
+    d, t = guess[0, 0].tolist(), truth[0, 0].tolist()
+
+    def at(m, r, c):
+        return m[r][c] if 0 <= r < 5 and 0 <= c < 6 else 0.0
+
+    def slope(m, r, c):
+        k = {-1: 1, 0: 2, 1: 1}
+        gx = sum(k[i] * (at(m, r + i, c - 1) - at(m, r + i, c + 1)) for i in k)
+        gy = sum(k[i] * (at(m, r - 1, c + i) - at(m, r + 1, c + i)) for i in k)
+        return gx, gy
+
+    points = [(r, c) for r in range(5) for c in range(6)]
+    known = [p for p in points if p != (4, 5)]
+    whole = [(r, c) for r, c in points if max(abs(r - 4), abs(c - 5)) > 1]
+    depth_term = sum(math.log(abs(d[r][c] - t[r][c]) + 0.5) for r, c in known) / len(known)
+    grad = normal = 0.0
+    for r, c in whole:
+        (px, py), (tx, ty) = slope(d, r, c), slope(t, r, c)
+        grad += math.log(abs(px - tx) + 0.5) + math.log(abs(py - ty) + 0.5)
+        length = math.sqrt((px * px + py * py + 1) * (tx * tx + ty * ty + 1))
+        normal += abs(1 - (px * tx + py * ty + 1) / length)
+    expected = (depth_term, grad / len(whole), normal / len(whole))
+    assert [float(v) for v in losses.three_term_terms(guess, truth)] == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_unmeasured_pixels_influence_neither_loss_nor_gradient(depth, name, garbage):
+    """Whatever stands in the holes of the truth or in the prediction there, all stays the same."""
+    hole = torch.zeros_like(depth, dtype=torch.bool)
+    hole[:, :, 3:6, 2:9] = True
+    hole[1, :, 10:, 12:] = True
+    results = []
+    for filler, guess in ((0.0, 1.0), (garbage, 40.0)):
+        truth = torch.where(hole, filler, depth)
+        prediction = torch.where(hole, guess, depth.flip(3)).requires_grad_()
+        loss = losses.LOSSES[name](prediction, truth)
+        (gradient,) = torch.autograd.grad(loss, prediction)
+        results.append((loss.detach(), torch.where(hole, 0, gradient)))
+        assert gradient[hole].abs().max() == 0
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][1].isfinite().all() and results[0][1].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_image_without_any_truth_has_loss_and_gradient_zero(depth, name):
+    prediction = depth.requires_grad_()
+    loss = losses.LOSSES[name](prediction, torch.zeros_like(depth))
+    loss.backward()
+    assert loss.item() == 0 and prediction.grad.abs().max() == 0
+
+
+def test_log_depth_of_a_factor_is_its_logarithm_near_and_far(depth):
+    assert float(losses.log_depth(depth * 1.3, depth)) == pytest.approx(math.log(1.3), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_gradient_descent_on_the_loss_alone_finds_the_truth(depth, name):
+    """On the prediction itself, no network: the minimum of the loss is the planted map."""
+    guess = torch.full_like(depth, 3.0).requires_grad_()
+    optimizer = torch.optim.Adam([guess], lr=0.1)
+    for step in range(150):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 150)
+        optimizer.zero_grad()
+        losses.LOSSES[name](guess, depth).backward()
+        optimizer.step()
+    assert (guess - depth).abs().mean().item() < 0.05
