@@ -89,6 +89,12 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
     flag("--last", type=int, metavar="N", help="only the last N frames")
     flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
+    flag("--crop", help="part of the image that counts: none, nyu, eigen or garg")
+    flag("--aggregation", help="how images are averaged: image, mean or pixel")
+    flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
+    flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
+    for kind in ("image", "camera-info", "depth"):
+        flag(f"--{kind}-topic", metavar="TOPIC", help="of a bag, when there are several")
     flag("--json", metavar="FILE", help="write results.json here (- for standard output)")
     flag("--report", metavar="FILE", help="write a HTML report here")
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
@@ -219,15 +225,32 @@ def run_play(a: argparse.Namespace) -> int:
 def run_evaluate(a: argparse.Namespace) -> int:
     from mde_ros.evaluation.evaluate import run_evaluate as run
 
-    settings = {"last": a.last, "max_frames": a.max_frames}
+    score = {
+        "crop": a.crop,
+        "aggregation": a.aggregation,
+        "depth_range": a.depth_range,
+        "strict": a.strict,
+    }
+    frames = {"last": a.last, "max_frames": a.max_frames, "score": given(score)}
+    topics = {
+        "image_topic": a.image_topic,
+        "camera_info_topic": a.camera_info_topic,
+        "depth_topic": a.depth_topic,
+    }
     return run(
         a.data,
         a.models,
         json_path=a.json,
         report=a.report,
-        settings={k: v for k, v in settings.items() if v is not None},
+        settings=given(frames),
         pipeline={"runtime": a.runtime, "device": a.device},
+        topics=given(topics),
     )
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def run_report(a: argparse.Namespace) -> int:
