@@ -51,7 +51,7 @@ class PipelineSettings:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(2, "CPU threads of the inference library, 0 = all", low=0, high=256)
     min_depth: float = setting(
-        0.1, "metres; nearer depth is reported as too close", low=0.0, high=1000.0, live=True
+        0.1, "metres; nearer depth is reported as none", low=0.0, high=1000.0, live=True
     )
     max_depth: float = setting(
         80.0, "metres; farther depth is reported as none", low=0.0, high=1000.0, live=True
