@@ -192,6 +192,28 @@ def _foreign_spec(path: Path, sha256: str) -> ModelSpec:
         raise ModelError(f"{side}: {error}") from None
 
 
+def _with_size(spec: ModelSpec, network_input: Any, path: Path) -> ModelSpec:
+    """The spec with the input size that a foreign network prescribes, if it does."""
+    if network_input.type != "tensor(float)" or len(network_input.shape) != 4:
+        raise ModelError(
+            f"{path}: expected an input of four dimensions of type float, got"
+            f" {network_input.type} {network_input.shape}"
+        )
+    height, width = network_input.shape[2:] if spec.layout == "nchw" else network_input.shape[1:3]
+    prescribed = tuple(
+        side if isinstance(side, int) else given
+        for side, given in zip((width, height), spec.size or (None, None))
+    )
+    if None in prescribed:
+        return spec
+    if spec.size not in (None, prescribed):
+        raise ModelError(
+            f"{path}: the network takes {width}x{height} pixels, but its description gives size"
+            f" {list(spec.size or ())}"
+        )
+    return dataclasses.replace(spec, size=prescribed)  # type: ignore[arg-type]
+
+
 class OnnxRuntime:
     """ONNX Runtime on CPU, CUDA or TensorRT; takes our exports and foreign depth networks."""
 
@@ -232,6 +254,8 @@ class OnnxRuntime:
         self.spec = (
             spec_from_json(stored, str(path)) if stored else _foreign_spec(path, self.sha256)
         )
+        if self.spec.foreign:
+            self.spec = _with_size(self.spec, self._session.get_inputs()[0], path)
         self._inputs = [i.name for i in self._session.get_inputs()]
         self._outputs = [o.name for o in self._session.get_outputs()]
 
