@@ -90,8 +90,8 @@ class DepthPipeline:
             name: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
             for name, value in outputs.items()
         }
-        # THRESH_TOZERO maps NaN to 0 as well: no comparison holds for it.
         depth = full.pop("depth")
+        cv2.patchNaNs(depth, 0.0)  # the thresholds let NaN pass in some versions of OpenCV
         cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         cv2.threshold(depth, self.settings.min_depth, 0, cv2.THRESH_TOZERO, dst=depth)
         return Prediction(depth, uncertainty=full.get("uncertainty"), saliency=full.get("saliency"))
