@@ -11,7 +11,7 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Metric depth images and point clouds from one camera and perhaps a 2-D LiDAR",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(Path(__file__).resolve().parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer="mde_ros maintainers",
