@@ -267,8 +267,15 @@ class OnnxRuntime:
         feed = {"image": image[None], "focal_px": np.array([focal_px], np.float32)}
         if self.spec.takes_points and sparse is not None:
             feed["sparse_m"] = sparse[None, None]
-        values = self._session.run(None, feed)
+        values = self._run(self._outputs, feed)
         return {name: value[0, 0] for name, value in zip(self._outputs, values)}
+
+    def _run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list:
+        try:
+            return self._session.run(outputs, feed)
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{self.path.name}: inference failed ({reason})") from None
 
     def _call_foreign(self, image: np.ndarray, focal_px: float) -> dict[str, np.ndarray]:
         spec = self.spec
@@ -276,7 +283,7 @@ class OnnxRuntime:
         std, mean = np.array(spec.std, np.float32), np.array(spec.mean, np.float32)
         x = x * (np.float32(spec.scale) / std) - mean / std
         x = x[None] if spec.layout == "nhwc" else x.transpose(2, 0, 1)[None]
-        raw = self._session.run(self._outputs[:1], {self._inputs[0]: np.ascontiguousarray(x)})[0]
+        raw = self._run(self._outputs[:1], {self._inputs[0]: np.ascontiguousarray(x)})[0]
         value = np.asarray(raw, np.float32).squeeze()
         if value.ndim != 2:
             raise ModelError(f"{self.path}: expected one depth map, got an output of {raw.shape}")
