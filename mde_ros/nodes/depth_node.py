@@ -25,6 +25,11 @@ from mde_ros.nodes.diagnostics import Statistics
 from mde_ros.nodes.process import run
 from mde_ros.pipeline import DepthPipeline
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 RGB_FROM = {Image: convert.rgb_from_image, CompressedImage: convert.rgb_from_compressed}
 OUTPUTS = {
     "depth/image_rect": (Image, Outputs.depth),
@@ -48,7 +53,7 @@ class DepthNode(LifecycleNode):
         self.settings, self._problem = parameters.declare(self, NodeSettings)
         parameters.follow(self, lambda: self.settings, self._apply)
         self.pipeline: DepthPipeline = None  # type: ignore[assignment]  # until configured
-        self.statistics = Statistics()
+        self.statistics = Statistics(self._warn)
         self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
         self._while_configured, self._while_active = ExitStack(), ExitStack()
         self._outputs: Outputs | None = None
@@ -65,7 +70,7 @@ class DepthNode(LifecycleNode):
         try:
             if self._problem:
                 raise ValueError(self._problem)
-            self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics()
+            self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics(self._warn)
             camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
             self.pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
             qos, undo = _qos(self.settings.publish_reliability), self._while_configured.callback
@@ -92,12 +97,13 @@ class DepthNode(LifecycleNode):
         if settings.image_transport == "compressed":
             topic, kind = f"{topic}/compressed", CompressedImage
         info_topic = self.resolve_topic_name("camera_info")
-        self._stream, self._last_stamp_ns = CameraStream(info_topic, settings.rectified), 0
+        self._stream = CameraStream(info_topic, settings.rectified)
         undo(self._give_up)
         # camera_info first: when both are ready, the executor takes the older subscription's.
         info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
         undo(self.destroy_subscription, info)
-        image = self.create_subscription(kind, topic, self._on_image, qos)
+        lost = SubscriptionEventCallbacks(message_lost=self._on_lost)
+        image = self.create_subscription(kind, topic, self._on_image, qos, event_callbacks=lost)
         self._image_topic = image.topic_name
         undo(self.destroy_subscription, image)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -144,14 +150,14 @@ class DepthNode(LifecycleNode):
                 self._process(msg, topics)
             except Rejected as error:
                 if not self._stream.wait(msg, error):
-                    self._drop(error)
+                    self.statistics.drop(error)
             except (ValueError, RuntimeError, cv2.error) as error:
-                self._drop(Rejected("inference_failed", str(error)))
+                self.statistics.drop(Rejected("inference_failed", str(error)))
 
     def _process(self, msg: Image | CompressedImage, topics: list[str]) -> None:
         """Convert, call, publish."""
         stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
-        self._check_stamp(stamp_ns)
+        self.statistics.stamp(stamp_ns)
         image = RGB_FROM[type(msg)](msg)
         frame = Frame(image, self._stream.camera_of(image), None, stamp_ns)
 
@@ -170,29 +176,16 @@ class DepthNode(LifecycleNode):
             self._outputs = out = Outputs(camera, self.settings)
         return out
 
-    def _check_stamp(self, stamp_ns: int) -> None:
-        """A bag that starts over, or a clock that was set: worth a word, and nothing else."""
-        if stamp_ns < self._last_stamp_ns:
-            self.statistics.stamp_jumps += 1
-            seconds = (self._last_stamp_ns - stamp_ns) * 1e-9
-            self._warn("stamp_jump", f"stamps jumped back by {seconds:.3f} s; going on from there")
-        self._last_stamp_ns = stamp_ns
-
     def _give_up(self) -> None:
         """Drop the image that waits for its camera_info, if there is one."""
         error = self._stream.give_up()
         if error is not None:
-            self._drop(error)
-
-    def _drop(self, error: Rejected) -> None:
-        self.statistics.dropped[error.reason] += 1
-        self._warn(error.reason, f"frame dropped: {error}")
-
-    def _warn(self, reason: str, text: str) -> None:
-        if self.statistics.may_warn(reason):
-            self.get_logger().warning(text)
+            self.statistics.drop(error)
 
     # Everything else
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text)
 
     def _apply(self, settings: NodeSettings) -> None:
         self.settings = settings
@@ -203,6 +196,9 @@ class DepthNode(LifecycleNode):
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
         response.success, response.message = result.successful, result.reason
         return response
+
+    def _on_lost(self, event) -> None:
+        self.statistics.lost(event.total_count_change)
 
     def _on_timer(self) -> None:
         runtime, now = self.pipeline.runtime, self.get_clock().now().to_msg()

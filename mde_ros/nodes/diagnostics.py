@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from mde_ros.nodes.convert import Rejected
 
 WARN_EVERY_S = 5.0
 
@@ -16,29 +19,55 @@ class Statistics:
 
     Every image counts in frames_in and then once more: in frames_out, frames_idle (nobody
     subscribes to any output, so nothing was computed), frames_disabled or dropped, by reason. At
-    most one image is in between, waiting for its camera_info.
+    most one image is in between, waiting for its camera_info. frames_lost are those of which the
+    middleware says that the camera sent them and the node never got them.
+
+    Args:
+        warn: writes a warning to the log; called at most every few seconds for the same reason.
+        window: number of frames that the latency percentiles are taken over.
     """
 
-    def __init__(self, window: int = 1000) -> None:
+    def __init__(self, warn: Callable[[str], object], window: int = 1000) -> None:
         self.frames_in = self.frames_out = self.frames_idle = self.frames_disabled = 0
-        self.stamp_jumps = 0
+        self.frames_lost = self.stamp_jumps = 0
         self.dropped: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=window)
-        self._warned_at: dict[str, float] = {}
-        self._last = (time.monotonic(), 0, 0, 0)
+        self._warn, self._warned_at = warn, dict[str, float]()
+        self._last_stamp_ns = 0
+        self._before = (time.monotonic(), 0, 0, 0, 0)  # what message() saw last
 
     def published(self, latency_s: float) -> None:
         """Count a frame that went out, and how long after its stamp."""
         self.frames_out += 1
         self.latencies_s.append(latency_s)
 
-    def may_warn(self, reason: str) -> bool:
-        """Whether a warning for this reason is due again, so that none floods the log."""
+    def drop(self, error: Rejected) -> None:
+        """Count and tell why a frame is not used."""
+        self.dropped[error.reason] += 1
+        self._tell(error.reason, f"frame dropped: {error}")
+
+    def lost(self, frames: int) -> None:
+        """Count frames that never reached the node, and tell what helps."""
+        self.frames_lost += frames
+        self._tell(
+            "lost",
+            f"{self.frames_lost} images lost on the way from the camera; give its process and this"
+            " one more shared memory: FASTRTPS_DEFAULT_PROFILES_FILE=…/mde_ros/config/fastdds.xml",
+        )
+
+    def stamp(self, stamp_ns: int) -> None:
+        """Look for a bag that starts over or a clock that was set: worth a word, nothing else."""
+        if stamp_ns < self._last_stamp_ns:
+            self.stamp_jumps += 1
+            seconds = (self._last_stamp_ns - stamp_ns) * 1e-9
+            self._tell("stamp", f"stamps jumped back by {seconds:.3f} s; going on from there")
+        self._last_stamp_ns = stamp_ns
+
+    def _tell(self, reason: str, text: str) -> None:
         now = time.monotonic()
-        due = now - self._warned_at.get(reason, -WARN_EVERY_S) >= WARN_EVERY_S
-        if due:
+        if now - self._warned_at.get(reason, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_at[reason] = now
-        return due
+            self._warn(text)
 
     def percentiles_ms(self) -> dict[str, float]:
         """p50, p95 and p99 of the stamp-to-publish latency; empty before the first frame."""
@@ -55,16 +84,18 @@ class Statistics:
             about: further values to tell; its image (topic) and device are needed.
             stamp: builtin_interfaces Time of the message.
         """
-        now, lost = time.monotonic(), self.dropped.total()
-        then, old_in, old_out, old_lost = self._last
-        self._last = (now, self.frames_in, self.frames_out, lost)
-        rate = (self.frames_out - old_out) / max(now - then, 1e-9)
-        if lost > old_lost:
-            worst = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
-            level, text = DiagnosticStatus.WARN, f"frames dropped: {worst}"
-        elif self.frames_in == old_in:
+        dropped = self.dropped.total()
+        now = (time.monotonic(), self.frames_in, self.frames_out, dropped, self.frames_lost)
+        seconds, came, went, bad, lost = (b - a for a, b in zip(self._before, now))
+        self._before, rate = now, went / max(seconds, 1e-9)
+        if bad:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
+            level, text = DiagnosticStatus.WARN, f"frames dropped: {reasons}"
+        elif lost:
+            level, text = DiagnosticStatus.WARN, f"{lost} images lost on the way from the camera"
+        elif not came:
             level, text = DiagnosticStatus.WARN, f"no images on {about['image']}"
-        elif self.frames_out == old_out:
+        elif not went:
             level, text = DiagnosticStatus.OK, "idle: disabled or no subscriber"
         else:
             level, text = DiagnosticStatus.OK, f"{rate:.1f} frames/s"
@@ -75,8 +106,9 @@ class Statistics:
             "frames_out": str(self.frames_out),
             "frames_idle": str(self.frames_idle),
             "frames_disabled": str(self.frames_disabled),
+            "frames_lost": str(self.frames_lost),
             "stamp_jumps": str(self.stamp_jumps),
-            "dropped": str(lost),
+            "dropped": str(dropped),
             **{f"dropped.{reason}": str(n) for reason, n in sorted(self.dropped.items())},
             **about,
         }

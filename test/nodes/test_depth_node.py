@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -339,8 +340,6 @@ def truncated(folder: Path) -> Path:
 
 def foreign(folder: Path) -> Path:
     path = folder / "foreign.onnx"
-    import onnx
-
     model = onnx.load(write_network(path))
     del model.metadata_props[:]
     onnx.save(model, path)
@@ -359,9 +358,18 @@ def pickled(folder: Path) -> Path:
     return path
 
 
+def misfit(folder: Path) -> Path:
+    path = folder / "narrow.onnx"
+    model = onnx.load(write_network(path))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 10
+    onnx.save(model, path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (misfit, ["narrow.onnx", "inference failed", "Expected: 10"]),
         (truncated, ["half.onnx", "not a readable ONNX"]),
         (foreign, ["foreign.onnx", "foreign.yaml", "focal_px"]),
         (headless, ["short.safetensors", "not a readable safetensors"]),
@@ -456,6 +464,7 @@ def test_diagnostics_tell_counts_reasons_latency_and_what_runs_where(bench, wall
         "frames_out": "3",
         "frames_idle": "0",
         "frames_disabled": "0",
+        "frames_lost": "0",
         "stamp_jumps": "1",  # the broken image is stamped 1 s after the epoch
         "dropped": "1",
         "dropped.unknown_encoding": "1",

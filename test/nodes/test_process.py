@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from domain_coordinator import domain_id
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from robot import Robot, image_message, info_message, write_network
+from sensor_msgs.msg import Image
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
@@ -34,11 +36,7 @@ class Process(Robot):
 
     def start(self, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "mde_ros.nodes.depth_node", "--ros-args"]
-        environment = {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(self.domain),
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
-        }
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain)}
         with self.log.open("w") as log:
             child = subprocess.Popen(
                 [*command, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
@@ -70,10 +68,16 @@ class Process(Robot):
 
 
 @pytest.fixture
-def process(tmp_path, monkeypatch):
+def profile() -> str:
+    return str(ROOT / "config" / "fastdds.xml")
+
+
+@pytest.fixture
+def process(tmp_path, monkeypatch, profile):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    profile = ROOT / "config" / "fastdds.xml"
-    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    if profile:
+        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
     with domain_id() as domain:
         process = Process(domain, tmp_path / "node.log")
         yield process
@@ -149,3 +153,31 @@ def test_the_node_needs_no_torch_when_onnxruntime_runs_it(wall):
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+@pytest.mark.parametrize("profile", [""])
+def test_images_lost_before_they_reach_the_node_are_counted(process, wall):
+    """Without the profile an image of 6 MB does not fit the shared memory of 512 KB."""
+    heard: list[dict[str, str]] = []
+    process.node.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda m: heard.append({v.key: v.value for v in m.status[0].values}),
+        10,
+    )
+    process.image = process.publisher(Image, "image", "best_effort")
+    process.start(
+        "-p", "autostart:=true", "-p", f"model:={wall}", "-p", "diagnostics_period:=0.2"
+    )  # fmt: skip
+    large = image_message(np.zeros((1080, 1920, 3), np.uint8))
+    sent = 0
+
+    def lost() -> bool:
+        nonlocal sent
+        process.image.publish(large)
+        sent += 1
+        return bool(heard) and int(heard[-1]["frames_lost"]) > 0
+
+    process.until(lost)
+    assert int(heard[-1]["frames_lost"]) + int(heard[-1]["frames_in"]) <= sent
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" in process.log.read_text()
