@@ -48,6 +48,7 @@ class Rig:
     focal_px: float
     height_m: float
     pitch: float  # radians, down is positive
+    roll: float  # radians
     laser_height_m: float
     shake: float  # radians
     speed: float  # m/s
@@ -111,13 +112,16 @@ def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
     robot = rng.random() < 0.5
     height = rng.uniform(0.15, 0.5) if robot else rng.uniform(0.8, 1.8)
     pitch = rng.uniform(-0.1, 0.15) if robot else rng.uniform(-0.1, 0.35)
+    if rng.random() < 0.15:  # a camera that watches the floor
+        pitch = rng.uniform(0.3, 0.6)
     speed = rng.uniform(0.3, 1.0)
     if kind == "street" and rng.random() < 0.4:
         height, pitch, speed = rng.uniform(1.2, 1.9), rng.uniform(-0.03, 0.1), rng.uniform(1, 6)
     half_angle = np.radians(rng.uniform(45, 90)) / 2
     laser = rng.uniform(0.1, height - 0.03) if robot else rng.uniform(0.15, 0.7)
     return Rig(
-        size, size[0] / 2 / np.tan(half_angle), height, pitch, laser,
+        size, size[0] / 2 / np.tan(half_angle), height, pitch,
+        rng.normal(0, 0.15 if rng.random() < 0.15 else 0.02), laser,
         shake=0.0 if robot else rng.uniform(0.0, 0.04), speed=speed,
         interval_s=rng.uniform(0.2, 0.5),
     )  # fmt: skip
@@ -145,11 +149,12 @@ def good_moments(
     """The first `frames` moments of a drive that see more than a wall, or fewer."""
     outdoors = renderer.scene.kind == "street"
     moments: list[Moment] = []
+    least_m = rng.uniform(0.8, 1.8)
     for step, (x, y, heading) in enumerate(drive(rng, plan, rig, 2 * frames, outdoors)):
         time_s = step * rig.interval_s
         T_world_camera = camera_pose(rng, rig, x, y, heading)
         renderer.set(T_world_camera, time_s)
-        if sees_enough(renderer, T_world_camera, outdoors):
+        if sees_enough(renderer, T_world_camera, outdoors, least_m):
             moments.append(Moment(time_s, T_world_camera, laser_pose(rig, x, y, heading)))
         if len(moments) == frames:
             break
@@ -212,7 +217,7 @@ def most_open(rng: Rng, plan: FloorPlan, clearance: np.ndarray, point, spread: f
 
 def camera_pose(rng: Rng, rig: Rig, x: float, y: float, heading: float) -> np.ndarray:
     """The optical frame (x right, y down, z forward) in the world, (4, 4)."""
-    yaw, pitch, roll = np.array([heading, rig.pitch, 0.0]) + rig.shake * rng.normal(0, 1, 3)
+    yaw, pitch, roll = np.array([heading, rig.pitch, rig.roll]) + rig.shake * rng.normal(0, 1, 3)
     forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), -np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     down = np.cross(forward, right)
@@ -233,8 +238,11 @@ def laser_pose(rig: Rig, x: float, y: float, heading: float) -> np.ndarray:
     return T
 
 
-def sees_enough(renderer: SceneRenderer, T_world_camera: np.ndarray, outdoors: bool) -> bool:
-    """Whether a view is worth keeping, judged by a few rays: not blocked, not one bare wall."""
+def sees_enough(
+    renderer: SceneRenderer, T_world_camera: np.ndarray, outdoors: bool, least_m: float
+) -> bool:
+    """Whether a view is worth keeping, judged by a few rays: not blocked, not one bare wall,
+    and half of it farther than `least_m`."""
     width, height = renderer.size
     u, v = np.meshgrid(np.linspace(0.04, 0.96, 9) * width, np.linspace(0.04, 0.96, 7) * height)
     rays = np.stack([u - width / 2, v - height / 2, np.full_like(u, renderer.focal_px)], axis=-1)
@@ -247,12 +255,13 @@ def sees_enough(renderer: SceneRenderer, T_world_camera: np.ndarray, outdoors: b
             np.percentile(depth_m, 10) > 0.8 and np.median(depth_m) > 3 and (ids > 0).mean() > 0.5
         )
     names = [renderer.scene.objects[hit - 1].name for hit in ids if hit]
-    bare = max((np.sum(ids == hit) for hit in set(ids.tolist())), default=0)
+    bare = max(names.count(name) for name in ("wall", "ceiling", "door", "cabinet", "column"))
+    median_m = np.median(depth_m)
     return (
         len(names) > 0.9 * len(ids)
         and np.percentile(depth_m, 5) > 0.25
-        and np.median(depth_m) > 0.8
-        and np.percentile(depth_m, 90) > 1.6
+        and median_m > least_m
+        and np.percentile(depth_m, 90) > 1.5 * least_m
         and bare < 0.65 * len(ids)
         and len(set(ids.tolist())) >= 5
     )

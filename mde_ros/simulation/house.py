@@ -1,6 +1,6 @@
 """The parts of a building: floors, walls with doors and windows, what hangs on them, ceilings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -59,6 +59,7 @@ class House:
     style: Style
     objects: list[SceneObject] = field(default_factory=list)
     lights: list[Light] = field(default_factory=list)
+    windows: list[np.ndarray] = field(default_factory=list)  # directions (3,) into the room
 
     def new(self, name: str) -> SceneObject:
         self.objects.append(SceneObject(name))
@@ -186,7 +187,9 @@ def add_windows(house: House, walls: list[Wall], height: float, chance: float) -
 def window_view(rng: Rng) -> Material:
     """A bright view, a closed blind, or night."""
     if rng.random() < 0.75:
-        return ma.full_picture(rng, "outside", emission=rng.uniform(0.5, 1.0))
+        return replace(
+            ma.full_picture(rng, "outside", emission=rng.uniform(0.5, 1.0)), lets_sun_in=True
+        )
     return Material(tuple(hsv(0.6, 0.15, rng.choice([0.1, 0.9]))), emission=0.4)
 
 
@@ -203,6 +206,8 @@ def glaze(house: House, wall: Wall, box: Box, view: Material) -> None:
         frame.box((middle, -0.06, z), (half, 0.03, 0.03), trim)
     frame.box((middle, -0.02, sill - 0.015), (half + 0.05, 0.09, 0.015), trim)
     house.objects += [pane.moved(wall.T), frame.moved(wall.T)]
+    if view.lets_sun_in:
+        house.windows.append(wall.T[:3, 1])
     if sill > 0.6 and rng.random() < 0.5:
         add_radiator(house, wall, start, end)
     if rng.random() < 0.35:
@@ -339,6 +344,18 @@ def add_pipes(house: House, low: Corner, high: Corner, height: float) -> None:
     for _ in range(int(rng.integers(1, 4))):
         y, z = rng.uniform(low[1], high[1]), height - rng.uniform(0.13, 0.5)
         pipes.rod((low[0], y, z), (high[0], y, z), rng.uniform(0.02, 0.12), metal)
+
+
+def add_sun(house: House) -> None:
+    """Sun through a window: a bright patch inside instead of the lamp's shadow."""
+    rng = house.rng
+    inwards = house.windows[int(rng.integers(len(house.windows)))]
+    across = np.array([-inwards[1], inwards[0], 0.0]) * rng.uniform(-0.9, 0.9)
+    direction = inwards + across - [0, 0, rng.uniform(0.25, 0.9)]
+    direction /= np.linalg.norm(direction)
+    colour = hsv(rng.uniform(0.08, 0.12), rng.uniform(0, 0.25), rng.uniform(0.4, 1.0))
+    house.lights = [replace(light, shadow=False) for light in house.lights]
+    house.lights.insert(0, Light(tuple(colour), tuple(direction), shadow=True))
 
 
 def add_daylight(house: House) -> None:

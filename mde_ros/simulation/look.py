@@ -21,22 +21,26 @@ class Look:
     noise: float
     blur_px: float
     haze_per_m: float
-    contrast: float
+    contrast: float  # exponent of the tone curve
+    depth_of_tone: float  # how much an S-curve darkens the dark and lightens the light
+    saturation: float
     bloom: float
     motion_px: float  # smear of a shaking hand
 
 
 def random_look(rng: Rng, outdoors: bool) -> Look:
     return Look(
-        exposure=rng.uniform(0.34, 0.62),
+        exposure=rng.uniform(0.36, 0.64),
         white_balance=1 + rng.uniform(-1, 1) * np.array([0.13, 0, -0.13]) + rng.normal(0, 0.02, 3),
         vignette=max(0.0, rng.normal(0.1, 0.1)),
         noise=rng.uniform(0.002, 0.02),
         blur_px=float(rng.choice([0.0, rng.uniform(0.4, 1.0)])),
-        haze_per_m=rng.uniform(0, 0.01) if outdoors else 0.0,
-        contrast=rng.uniform(0.85, 1.25),
+        haze_per_m=rng.choice([0.001, 0.003, 0.009]) * rng.random() if outdoors else 0.0,
+        contrast=rng.uniform(0.85, 1.2),
+        depth_of_tone=rng.uniform(0, 0.7),
+        saturation=rng.uniform(0.6, 1.25),
         bloom=rng.uniform(0, 0.25),
-        motion_px=float(rng.choice([0, 0, rng.uniform(0, 4)])),
+        motion_px=float(rng.choice([0, 0, rng.uniform(0, 3)])),
     )
 
 
@@ -52,7 +56,9 @@ def develop(rgb: np.ndarray, depth_m: np.ndarray, look: Look, rng: Rng) -> np.nd
     if look.haze_per_m:
         clear = np.exp(-far * look.haze_per_m)[..., None]
         light = light * clear + 0.8 * (1 - clear)
-    light *= np.clip(look.exposure / max(float(np.sqrt(light).mean()), 0.03), 0.5, 2.5) ** 2
+    tone = np.sqrt(light)
+    brightness = float(0.5 * tone.mean() + 0.5 * tone[depth_m > 0].mean())  # the sky counts less
+    light *= np.clip(look.exposure / max(brightness, 0.03), 0.5, 2.5) ** 2
     if look.bloom:
         glare = cv2.GaussianBlur(np.maximum(light - 0.8, 0), (0, 0), rgb.shape[1] / 40)
         light += look.bloom * glare
@@ -67,6 +73,9 @@ def develop(rgb: np.ndarray, depth_m: np.ndarray, look: Look, rng: Rng) -> np.nd
     light = np.maximum(light, 0)
     light += look.noise * rng.standard_normal(light.shape, np.float32) * (0.15 + np.sqrt(light))
     tone = np.sqrt(np.maximum(light, 0)) ** look.contrast
+    tone += look.depth_of_tone * (tone - 0.45) * np.clip(1 - (2 * tone - 1) ** 2, 0, 1)
+    grey = tone.mean(axis=2, keepdims=True)
+    tone = grey + look.saturation * (tone - grey)
     tone = np.where(tone < 0.8, tone, 0.8 + 0.2 * np.tanh((tone - 0.8) / 0.2))
     return (np.clip(tone, 0, 1) * 255).astype(np.uint8)
 

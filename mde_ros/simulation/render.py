@@ -82,6 +82,7 @@ class SceneRenderer:
         self.mujoco.mjr_setBuffer(self.mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self.gpu)
         self.gpu.readDepthMap = self.mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         self.object_of_geom = self.model.geom_user[:, 0].astype(int)
+        self.panes = set(np.flatnonzero(self.model.geom_user[:, 1]).tolist())
         self.mocap = {
             index: self.model.body(f"object {index}").mocapid[0]
             for index, each in enumerate(scene.objects)
@@ -94,15 +95,16 @@ class SceneRenderer:
     def compile(self):
         """The scene as a MuJoCo model: one mesh per object and material."""
         mujoco, spec = self.mujoco, self.mujoco.MjSpec()
-        spec.nuser_geom = 1
+        spec.nuser_geom = 2
         spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0]
-        visual, outdoors = spec.visual, any(light.position is None and light.shadow
-                                            for light in self.scene.lights)  # fmt: skip
+        visual, reach_m = spec.visual, self.scene.sun_reach_m
+        sunny = any(light.position is None and light.shadow for light in self.scene.lights)
         visual.global_.offwidth, visual.global_.offheight = self.size
         visual.map.znear, visual.map.zfar = NEAR_M, 4 * self.scene.far_m
-        visual.map.shadowclip, visual.map.shadowscale = (25.0, 0.9) if outdoors else (1.0, 0.9)
+        visual.map.shadowclip, visual.map.shadowscale = reach_m, 0.9
         # A coarse shadow map is fast and makes soft edges.
-        visual.quality.shadowsize, visual.quality.offsamples = 2048 if outdoors else 512, 4
+        visual.quality.shadowsize = 512 if not sunny else 1024 if reach_m < 10 else 2048
+        visual.quality.offsamples = 4
         visual.headlight.ambient = [self.scene.ambient] * 3
         visual.headlight.diffuse = visual.headlight.specular = [0, 0, 0]
         for light in self.scene.lights:
@@ -123,7 +125,7 @@ class SceneRenderer:
                 self.add_mesh(spec, name, merged(meshes))
                 body.add_geom(
                     type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=materials[material],
-                    contype=0, conaffinity=0, userdata=[index],
+                    contype=0, conaffinity=0, userdata=[index, material.lets_sun_in],
                     group=FLOOR_GROUP if each.name in ("floor", "rug") else 0,
                 )  # fmt: skip
         return spec.compile()
@@ -140,7 +142,8 @@ class SceneRenderer:
 
     def add_material(self, spec, material: Material, number: int) -> str:
         added = spec.add_material(
-            name=f"material {number}", rgba=[*material.colour, 1.0], specular=material.gloss,
+            name=f"material {number}", rgba=[*material.colour, 1.0],
+            specular=material.gloss,
             shininess=0.4, emission=material.emission,
         )  # fmt: skip
         if material.texture:
@@ -188,8 +191,9 @@ class SceneRenderer:
         self.model.cam_pos[0], self.model.cam_quat[0] = T_world_camera[:3, 3], quaternion
         for index, light in enumerate(self.scene.lights):
             if light.position is None and light.shadow:  # the sun's shadow map follows the camera
-                middle = T_world_camera[:3, 3] + 12 * T_world_camera[:3, 2]
-                self.model.light_pos[index] = middle - 40 * np.array(light.direction)
+                reach_m = self.scene.sun_reach_m
+                middle = T_world_camera[:3, 3] + 0.5 * reach_m * T_world_camera[:3, 2]
+                self.model.light_pos[index] = middle - 2 * reach_m * np.array(light.direction)
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
@@ -225,6 +229,8 @@ class SceneRenderer:
         mujoco.mjv_updateScene(
             self.model, self.data, self.options, None, self.camera, everything, self.view
         )
+        if not ids:
+            self.let_sun_in()
         for flag in (mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR):
             self.view.flags[flag] = ids
         rectangle = mujoco.MjrRect(0, 0, width, height)
@@ -232,6 +238,14 @@ class SceneRenderer:
         mujoco.mjr_render(rectangle, self.view, self.gpu)
         mujoco.mjr_readPixels(colours, buffer if ids else None, rectangle, self.gpu)
         return colours[::-1], buffer[::-1]
+
+    def let_sun_in(self) -> None:
+        """Mark panes as decoration: MuJoCo draws those without a shadow."""
+        if not self.panes:
+            return
+        for geom in self.view.geoms[: self.view.ngeom]:
+            if geom.objtype == self.mujoco.mjtObj.mjOBJ_GEOM and geom.objid in self.panes:
+                geom.category = self.mujoco.mjtCatBit.mjCAT_DECOR
 
     def instances_from_colours(self, colours: np.ndarray) -> np.ndarray:
         """Object index + 1 of every pixel from MuJoCo's identifier colours."""

@@ -22,6 +22,7 @@ from mde_ros.simulation.house import (
     add_lamps,
     add_open_door,
     add_pipes,
+    add_sun,
     add_windows,
     build_shell,
     door_place,
@@ -163,10 +164,12 @@ def random_room(rng: Rng) -> tuple[Scene, FloorPlan]:
     finish_room(house, kind, walls, low, high, height)
     add_movers(house, high)
     add_daylight(house)
+    if house.windows and rng.random() < 0.4:
+        add_sun(house)
     dull = house.style.floor.texture is None or house.style.floor.texture[0] == "carpet"
     dull = dull or rng.random() < 0.5
     scene = Scene(
-        name, house.objects, house.lights[:6], ambient=rng.uniform(0.2, 0.45),
+        name, house.objects, house.lights[:7], ambient=rng.uniform(0.2, 0.45),
         floor_reflection=0.0 if dull else rng.uniform(0.05, 0.6),
     )  # fmt: skip
     return scene, plan

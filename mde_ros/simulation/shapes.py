@@ -26,6 +26,7 @@ class Material:
         tile_m: metres that one copy of the texture covers; 0 stretches one copy over each face.
         gloss: strength of highlights, 0..1.
         emission: light that the surface itself gives off, 0..1.
+        lets_sun_in: a pane: it is seen and scanned, but throws no shadow.
     """
 
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -33,6 +34,7 @@ class Material:
     tile_m: float = 1.0
     gloss: float = 0.0
     emission: float = 0.0
+    lets_sun_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class Scene:
     clouds: float = 0.0  # 0 a clear sky, 1 full of them
     floor_reflection: float = 0.0  # 0 dull, 1 a mirror
     far_m: float = 40.0
+    sun_reach_m: float = 8.0  # half the width around the camera in which the sun throws shadows
 
 
 def pose_at(point: Vector, yaw: float = 0.0) -> np.ndarray:

@@ -256,6 +256,8 @@ def paint_window_grid(rng: Rng, image: Image, rows: int, columns: int) -> Image:
 def facade(rng: Rng) -> Image:
     base = rng.choice([0, 0, 1, 2])
     pattern = [plaster, brick, concrete][base](rng)
+    if base == 1:  # bricks are small on a house
+        pattern = np.tile(cv2.resize(pattern, None, fx=0.25, fy=0.25, interpolation=3), (4, 4))
     hue, strength = rng.uniform(0.02, 0.14), rng.uniform(0, 0.35 if base != 1 else 0.55)
     image = pattern[..., None] * hsv(hue, strength, rng.uniform(0.45, 0.95))
     rows, columns = int(rng.choice([2, 2, 4])), int(rng.choice([2, 3, 4, 6]))
