@@ -41,9 +41,13 @@ class ImageFolder:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self.files):
+            raise IndexError(index)
         file = self.files[index]
         image = read_rgb(file)
         height, width = image.shape[:2]
         f = np.hypot(width, height) / 2 / self.half_diagonal
         K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1.0]])
-        return Sample(Frame(image, Camera(width, height, K)), None, str(file.relative_to(self.path)))
+        return Sample(
+            Frame(image, Camera(width, height, K)), None, str(file.relative_to(self.path))
+        )

@@ -28,7 +28,7 @@ def read_camera(path: Path) -> Camera:
         raise DatasetError(
             f"{path}: expected the keys fx fy cx cy width height, {error} is missing"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path}: {error}") from None
 
 
