@@ -30,6 +30,7 @@ from mde_ros.networks import make_network
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
+from mde_ros.training.validation import HeldOut, validation
 
 # About the same area each, so a step costs the same; robots' cameras come in all of these.
 SIZES = ((304, 228), (304, 228), (332, 208), (352, 196), (264, 264))
@@ -45,7 +46,7 @@ class DistillSettings:
     )
     teacher: str = setting("", "teacher: a .onnx or .safetensors file, or a shipped model")
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
-    held_out: tuple[Source, ...] = setting((), "data sets to validate on")
+    held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
     teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
     focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
@@ -167,6 +168,7 @@ def train(settings: DistillSettings, out: Path) -> Path:
         distill_loss(settings),
         settings.loop,
         out,
+        validation(settings.held_out),
     )
 
 

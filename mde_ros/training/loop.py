@@ -9,7 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,14 +197,14 @@ def fit(
     loss_of: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     settings: LoopSettings,
     out: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    validate: Callable[[Path], dict[str, float]] | None = None,
 ) -> Path:
     """Train checkpoint.network and write the averaged weights to out/model.safetensors.
 
     Args:
         batches: (first, last) → the batches of these steps.
         loss_of: (network, batch) → scalar.
-        validate: averaged network → figures for the log.
+        validate: the kept checkpoint → figures for the log.
 
     A state from which the same call goes on is kept in `out`; Ctrl-C saves one and ends.
     """
@@ -213,7 +213,7 @@ def fit(
     ema = deepcopy(network).eval().to(fabric.device)
     optimizer = make_optimizer(network, settings)
     wrapped, fabric_optimizer = fabric.setup(network, optimizer)
-    first = 0
+    first, kept = 0, out / "model.safetensors"
     if (out / STATE).is_file():
         first = load_state(out / STATE, network, ema, optimizer)
         console.print(f"resuming at step {first} of {settings.steps} from {out / STATE}")
@@ -221,8 +221,8 @@ def fit(
     def keep(step: int) -> None:
         if fabric.global_rank == 0:
             save_state(out / STATE, step, network, ema, optimizer)
-            kept = Checkpoint(checkpoint.network_name, ema, checkpoint.spec, checkpoint.settings)
-            save(out / "model.safetensors", kept)
+            averaged = replace(checkpoint, network=ema)
+            save(kept, averaged)
 
     columns = (
         "{task.description}",
@@ -266,13 +266,14 @@ def fit(
                         )
                 due = step % settings.validate_every == 0 or step == settings.steps
                 if validate and due and fabric.global_rank == 0:
-                    log(out, {"step": step, "loss": mean_loss, **validate(ema)})
+                    keep(step)
+                    log(out, {"step": step, "loss": mean_loss, **validate(kept)})
         except KeyboardInterrupt:
             keep(step)
             console.print(f"stopped at step {step}; the same command goes on from there")
             raise
     keep(step)
-    return out / "model.safetensors"
+    return kept
 
 
 def log(out: Path, row: dict[str, Any]) -> None:

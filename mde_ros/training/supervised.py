@@ -24,6 +24,7 @@ from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
+from mde_ros.training.validation import HeldOut, validation
 
 RESIZED_HEIGHT = 240  # METHODS 0.5: the short side, before the crop
 
@@ -53,6 +54,7 @@ class SupervisedSettings:
     network: str = setting("mff_resnet50", "see `mde networks`")
     initial: str = setting("", "ImageNet weights of the encoder, or a checkpoint to go on from")
     sources: tuple[Source, ...] = setting((), "labelled data sets")
+    held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     size: tuple[int, int] = setting((304, 228), "crop width and height in pixels")
     gradient_weight: float = setting(1.0, "λ, weight of l_grad", low=0.0)
     normal_weight: float = setting(1.0, "μ, weight of l_normal", low=0.0)
@@ -135,6 +137,7 @@ def train(settings: SupervisedSettings, out: Path) -> Path:
         supervised_loss(settings),
         loop,
         out,
+        validation(settings.held_out),
     )
 
 

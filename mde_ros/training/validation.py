@@ -1,0 +1,49 @@
+"""Validation while training: the kept weights, run by the pipeline that a robot runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mde_ros.config import PipelineSettings, check, setting
+from mde_ros.datasets import open_dataset
+from mde_ros.metrics import Aggregate, depth_metrics
+from mde_ros.pipeline import DepthPipeline
+
+SHOWN = ("delta1", "abs_rel", "rmse_m")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A data set with truth that is not trained on."""
+
+    path: str = setting("", "bag, RGB-D folder or folder of such; $VARIABLES are expanded")
+    last: int = setting(0, "only the last N frames, 0 = all", low=0)
+    every: int = setting(5, "take every n-th frame", low=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] | None:
+    """A function from a checkpoint's path to figures, named SET/METRIC; None without a set."""
+    if not sets:
+        return None
+    opened = [(s, open_dataset(os.path.expandvars(s.path))) for s in sets]
+
+    def validate(checkpoint: Path) -> dict[str, float]:
+        pipeline = DepthPipeline(PipelineSettings(model=str(checkpoint), device="cpu", threads=0))
+        figures = {}
+        for held, data in opened:
+            total = Aggregate()
+            for i in range(len(data) - held.last if held.last else 0, len(data), held.every):
+                sample = data[i]
+                if sample.truth_m is not None:
+                    total.add(depth_metrics(pipeline(sample.frame).depth, sample.truth_m))
+            result = total.result()
+            figures |= {f"{data.name}/{name}": result[name] for name in SHOWN}
+        return figures
+
+    return validate
