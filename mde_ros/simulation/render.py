@@ -103,7 +103,7 @@ class SceneRenderer:
         visual.map.znear, visual.map.zfar = NEAR_M, 4 * self.scene.far_m
         visual.map.shadowclip, visual.map.shadowscale = reach_m, 0.9
         # A coarse shadow map is fast and makes soft edges.
-        visual.quality.shadowsize = 512 if not sunny else 1024 if reach_m < 10 else 2048
+        visual.quality.shadowsize = 1024 if sunny else 512
         visual.quality.offsamples = 4
         visual.headlight.ambient = [self.scene.ambient] * 3
         visual.headlight.diffuse = visual.headlight.specular = [0, 0, 0]
@@ -117,7 +117,7 @@ class SceneRenderer:
             body = spec.worldbody.add_body(name=f"object {index}", mocap=each.motion is not None)
             groups: dict[Material, list[Mesh]] = {}
             for part in each.parts:
-                groups.setdefault(part.material, []).append(part_mesh(part))
+                groups.setdefault(part.material, []).append(part_mesh(part, self.scene.coarse))
             for number, (material, meshes) in enumerate(groups.items()):
                 if material not in materials:
                     materials[material] = self.add_material(spec, material, len(materials))

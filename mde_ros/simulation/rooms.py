@@ -182,11 +182,12 @@ def random_style(rng: Rng, kind: RoomKind) -> Style:
     if wall_texture == "brick":
         wall_colour = hsv(rng.uniform(0.01, 0.07), rng.uniform(0.2, 0.6), rng.uniform(0.5, 0.9))
     elif rng.random() < 0.15:
-        wall_colour = hsv(rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.6, 0.95))
+        wall_colour = hsv(paint_hue(rng), rng.uniform(0.05, 0.25), rng.uniform(0.6, 0.95))
     wall = accent = covering(rng, wall_texture, wall_colour)
     if rng.random() < 0.25:
         texture = str(rng.choice(["plaster", "plaster", "brick", "wallpaper", "boards"]))
-        accent = covering(rng, texture, 0.5 * ma.muted(rng) + 0.4)
+        colour = hsv(paint_hue(rng), rng.uniform(0.05, 0.4), rng.uniform(0.4, 0.95))
+        accent = covering(rng, texture, colour)
     floor_texture = str(rng.choice(kind.floors))
     floor_colour = ma.neutral(rng, 0.35)
     if floor_texture in ("planks", "wood"):
@@ -200,6 +201,12 @@ def random_style(rng: Rng, kind: RoomKind) -> Style:
     trim = ma.plain(rng, ma.neutral(rng, 0.5)) if rng.random() < 0.7 else ma.wooden(rng)
     door = ma.wooden(rng) if rng.random() < 0.5 else ma.plain(rng, ma.neutral(rng, 0.4))
     return Style(wall, accent, floor, ceiling, trim, door)
+
+
+def paint_hue(rng: Rng) -> float:
+    """The hue of a painted wall: mostly warm, often green or blue, seldom anything else."""
+    hues = [rng.uniform(0.03, 0.17), rng.uniform(0.25, 0.62), rng.random()]
+    return float(rng.choice(hues, p=[0.5, 0.38, 0.12]))
 
 
 def covering(rng: Rng, texture: str, colour: np.ndarray, gloss: float = 0.0) -> Material:

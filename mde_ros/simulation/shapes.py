@@ -167,6 +167,7 @@ class Scene:
     clouds: float = 0.0  # 0 a clear sky, 1 full of them
     floor_reflection: float = 0.0  # 0 dull, 1 a mirror
     far_m: float = 40.0
+    coarse: bool = False  # meshes of few faces, for large scenes
     sun_reach_m: float = 8.0  # half the width around the camera in which the sun throws shadows
 
 
@@ -196,11 +197,12 @@ class Mesh(NamedTuple):
     uv: np.ndarray  # (V, 2) texture coordinates, v upwards
 
 
-def part_mesh(part: Part) -> Mesh:
-    """The mesh of a part in its object's frame."""
+def part_mesh(part: Part, coarse: bool = False) -> Mesh:
+    """The mesh of a part in its object's frame; `coarse` for large scenes in sunlight."""
     size = np.array(part.half_size, float)
     if part.shape == "box":
-        counts = np.clip(np.ceil(2 * size / LARGEST_QUAD_M), 1, 24).astype(int)
+        quad_m = 10 * LARGEST_QUAD_M if coarse else LARGEST_QUAD_M
+        counts = np.clip(np.ceil(2 * size / quad_m), 1, 24).astype(int)
         unit, faces, normals, axes = unit_box(*counts.tolist())
         vertices = unit * size
         if part.top != (1.0, 1.0):
@@ -208,7 +210,7 @@ def part_mesh(part: Part) -> Mesh:
         flat = vertices if part.material.tile_m else (unit + 1) / 2
         uv = np.take_along_axis(flat, axes, axis=1)
     else:
-        fine = 8 if max(abs(size[:2])) < 0.04 else 14 if max(abs(size)) < 0.25 else 22
+        fine = 8 if max(abs(size[:2])) < 0.04 else 14 if max(abs(size)) < 0.25 or coarse else 22
         unit, faces, unit_normals, around = unit_revolution(part.shape, fine)
         vertices = unit * size
         normals = unit_normals / size

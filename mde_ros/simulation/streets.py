@@ -49,15 +49,9 @@ def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
     )
     clouds = rng.uniform(0.3, 1.0) if overcast else rng.uniform(0, 0.8)
     scene = Scene(
-        "street",
-        objects,
-        lights,
-        rng.uniform(0.25, 0.4),
-        tuple(sky),
-        clouds,
-        far_m=120.0,
-        sun_reach_m=25.0,
-    )
+        "street", objects, lights, rng.uniform(0.25, 0.4), tuple(sky), clouds, far_m=120.0,
+        coarse=True, sun_reach_m=25.0,
+    )  # fmt: skip
     return scene, plan
 
 
