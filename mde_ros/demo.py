@@ -100,7 +100,7 @@ def run_demo(
     Raises:
         ValueError: on a user's error, or when the node cannot be run; one sentence.
     """
-    from mde_ros.evaluation.evaluate import save_pictures, take_pictures
+    from mde_ros.evaluation.pictures import save_pictures, take_pictures
     from mde_ros.evaluation.report import write_report
     from mde_ros.evaluation.results import print_table, write_json
 
@@ -282,8 +282,14 @@ def judge(
     show: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """results.json of a replay: accuracy of the recorded depth, latency and drops of the node."""
-    from mde_ros.evaluation.evaluate import EvaluationError, evaluate
-    from mde_ros.evaluation.results import VERSION, latency_summary, machine, versions
+    from mde_ros.evaluation.evaluate import evaluate
+    from mde_ros.evaluation.results import (
+        VERSION,
+        EvaluationError,
+        latency_summary,
+        machine,
+        versions,
+    )
 
     try:
         results = evaluate(arrived, recorded, name=name, progress=lambda done, total: show(done))

@@ -118,6 +118,12 @@ def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:
     return float(np.median(truth_m[valid]) / np.median(prediction_m[valid]))
 
 
+def to_millimetres(depth_m: np.ndarray) -> np.ndarray:
+    """Metres → uint16 millimetres; what does not fit in 65.5 m or is not finite becomes 0."""
+    mm = np.rint(np.nan_to_num(depth_m, nan=0, posinf=0, neginf=0) * np.float64(1000))
+    return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
+
+
 def network_size(width: int, height: int, pixels: int, multiple: int = 4) -> tuple[int, int]:
     """Width and height of about `pixels` pixels that keep the aspect ratio of an image.
 

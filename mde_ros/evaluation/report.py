@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from mde_ros.evaluation import render
-from mde_ros.evaluation.evaluate import Picture, load_pictures, pictures_path
+from mde_ros.evaluation.pictures import Picture, load_pictures, pictures_path
 from mde_ros.evaluation.results import COLUMNS, ResultsError, load_results, write_atomically
 from mde_ros.metrics import is_measured
 

@@ -32,6 +32,10 @@ COLUMNS = (
 )
 
 
+class EvaluationError(ValueError):
+    """Nothing could be evaluated; the message says why."""
+
+
 class ResultsError(ValueError):
     """A results file that cannot be used; the message says why."""
 

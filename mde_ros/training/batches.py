@@ -21,6 +21,7 @@ from mde_ros.config import check, setting
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View
 from mde_ros.frame import Camera, Frame
+from mde_ros.geometry import to_millimetres
 
 SHORT_SIDE = 320  # pixels; larger images are kept at this size
 Teacher = Callable[[Frame], np.ndarray]
@@ -56,12 +57,6 @@ class Stored:
         return View(self.image, truth, teacher, self.camera)
 
 
-def millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """Metres → uint16 millimetres; what does not fit or is not finite becomes 0."""
-    mm = np.rint(np.nan_to_num(depth_m, nan=0, posinf=0, neginf=0) * 1000)
-    return np.where((mm > 0) & (mm <= 65535), mm, 0).astype(np.uint16)
-
-
 def load_sources(
     sources: tuple[Source, ...], teacher: Teacher | None, progress: bool = True
 ) -> list[list[Stored]]:
@@ -81,7 +76,7 @@ def load_sources(
                 frame, truth = shrink(sample.frame, sample.truth_m)
                 said = teacher(frame) if teacher and source.teacher else np.zeros_like(truth)
                 stored.append(
-                    Stored(frame.image, millimetres(truth), millimetres(said), frame.camera)
+                    Stored(frame.image, to_millimetres(truth), to_millimetres(said), frame.camera)
                 )
                 bar.advance(task)
             loaded.append(stored)

@@ -15,11 +15,9 @@ from mde_ros.evaluation.evaluate import (
     EvaluationError,
     _ctrl_c,
     evaluate,
-    load_pictures,
     run_evaluate,
-    save_pictures,
-    take_pictures,
 )
+from mde_ros.evaluation.pictures import load_pictures, save_pictures, take_pictures
 from mde_ros.evaluation.results import (
     ResultsError,
     latency_summary,

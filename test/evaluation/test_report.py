@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mde_ros.evaluation import render
-from mde_ros.evaluation.evaluate import Picture, evaluate, save_pictures, take_pictures
+from mde_ros.evaluation.evaluate import evaluate
+from mde_ros.evaluation.pictures import Picture, save_pictures, take_pictures
 from mde_ros.evaluation.results import ResultsError, write_json
 from mde_ros.frame import Camera, Frame, Prediction
 
