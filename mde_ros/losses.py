@@ -6,6 +6,8 @@ A pixel counts where its target is positive and finite; gradients and normals co
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,13 +62,20 @@ def three_term(prediction: Tensor, target: Tensor) -> Tensor:
     return sum(three_term_terms(prediction, target), torch.zeros_like(prediction[0, 0, 0, 0]))
 
 
+def extended_log(x: Tensor, floor: float = 0.05) -> Tensor:
+    """ln x, continued below `floor` by its tangent: networks without an output activation start
+    with negative depths, and must get a gradient out of there."""
+    below = math.log(floor) + (x - floor) / floor
+    return torch.where(x > floor, torch.log(x.clamp(min=floor)), below)
+
+
 def log_depth(prediction: Tensor, target: Tensor, scales: int = 3, weight: float = 0.5) -> Tensor:
     """L1 of log-depth plus L1 of its differences at several scales (ours, after Li & Snavely 2018).
 
     A relative error weighs the same near and far; the differences sharpen edges and flatten walls.
     """
     mask = valid_mask(target)
-    error = torch.log(prediction.clamp(min=1e-3)) - torch.log(torch.where(mask, target, 1.0))
+    error = extended_log(prediction) - torch.log(torch.where(mask, target, 1.0))
     error = torch.where(mask, error, 0)
     loss = masked_mean(error.abs(), mask)
     for k in range(scales):
