@@ -95,7 +95,7 @@ def mrpt_shelf(packages: Path) -> tuple[Frame, np.ndarray]:
 
 
 def motorcycle(packages: Path) -> tuple[Frame, np.ndarray]:
-    """Middlebury 2014 at a quarter of its size; depth = f B / (disparity + doffs) of its calib.txt."""
+    """Middlebury 2014 at a quarter of its size; depth = f B / (disparity + doffs), calib.txt."""
     with zipfile.ZipFile(one(packages, "scikit_image-0.16.2*.whl")) as wheel:
         png = np.frombuffer(wheel.read("skimage/data/motorcycle_left.png"), np.uint8)
         disparity = np.load(io.BytesIO(wheel.read("skimage/data/motorcycle_disp.npz")))["arr_0"]

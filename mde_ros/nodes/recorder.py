@@ -15,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 
 from mde_ros.datasets.bag_file import BagWriter
 from mde_ros.nodes.player import message_class
@@ -82,7 +83,13 @@ class Recorder:
             keep(name, kind, info["received_timestamp"], raw)
 
         callback: Any = on_message  # rclpy's annotation knows callbacks of one argument only
+        if not hasattr(Subscription, "CallbackType"):  # and so does rclpy itself in humble
+            callback = lambda raw: on_message(raw, _now())  # noqa: E731
         self.node.create_subscription(message_class(kind), name, callback, qos, raw=True)
+
+
+def _now() -> dict[str, int]:
+    return dict.fromkeys(("source_timestamp", "received_timestamp"), time.time_ns())
 
 
 def header_stamp_ns(cdr: bytes) -> int:
