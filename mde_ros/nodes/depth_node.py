@@ -102,7 +102,8 @@ class DepthNode(LifecycleNode):
         # camera_info first: when both are ready, the executor takes the older subscription's.
         info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
         undo(self.destroy_subscription, info)
-        lost = SubscriptionEventCallbacks(message_lost=self._on_lost)
+        # The numbers in this event are wrong (Fast DDS 2.14); that it comes is right.
+        lost = SubscriptionEventCallbacks(message_lost=lambda _: self.statistics.lost())
         image = self.create_subscription(kind, topic, self._on_image, qos, event_callbacks=lost)
         self._image_topic = image.topic_name
         undo(self.destroy_subscription, image)
@@ -196,9 +197,6 @@ class DepthNode(LifecycleNode):
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
         response.success, response.message = result.successful, result.reason
         return response
-
-    def _on_lost(self, event) -> None:
-        self.statistics.lost(event.total_count_change)
 
     def _on_timer(self) -> None:
         runtime, now = self.pipeline.runtime, self.get_clock().now().to_msg()

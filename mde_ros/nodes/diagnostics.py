@@ -19,8 +19,8 @@ class Statistics:
 
     Every image counts in frames_in and then once more: in frames_out, frames_idle (nobody
     subscribes to any output, so nothing was computed), frames_disabled or dropped, by reason. At
-    most one image is in between, waiting for its camera_info. frames_lost are those of which the
-    middleware says that the camera sent them and the node never got them.
+    most one image is in between, waiting for its camera_info. loss_reports counts how often the
+    middleware said that images were lost before they reached the node; it does not say how many.
 
     Args:
         warn: writes a warning to the log; called at most every few seconds for the same reason.
@@ -29,7 +29,7 @@ class Statistics:
 
     def __init__(self, warn: Callable[[str], object], window: int = 1000) -> None:
         self.frames_in = self.frames_out = self.frames_idle = self.frames_disabled = 0
-        self.frames_lost = self.stamp_jumps = 0
+        self.loss_reports = self.stamp_jumps = 0
         self.dropped: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=window)
         self._warn, self._warned_at = warn, dict[str, float]()
@@ -46,13 +46,13 @@ class Statistics:
         self.dropped[error.reason] += 1
         self._tell(error.reason, f"frame dropped: {error}")
 
-    def lost(self, frames: int) -> None:
-        """Count frames that never reached the node, and tell what helps."""
-        self.frames_lost += frames
+    def lost(self) -> None:
+        """Count that the middleware reports images lost on the way, and tell what helps."""
+        self.loss_reports += 1
         self._tell(
             "lost",
-            f"{self.frames_lost} images lost on the way from the camera; give its process and this"
-            " one more shared memory: FASTRTPS_DEFAULT_PROFILES_FILE=…/mde_ros/config/fastdds.xml",
+            "images are lost on the way from the camera; give its process and this one more shared"
+            " memory: FASTRTPS_DEFAULT_PROFILES_FILE=…/share/mde_ros/config/fastdds.xml",
         )
 
     def stamp(self, stamp_ns: int) -> None:
@@ -85,14 +85,14 @@ class Statistics:
             stamp: builtin_interfaces Time of the message.
         """
         dropped = self.dropped.total()
-        now = (time.monotonic(), self.frames_in, self.frames_out, dropped, self.frames_lost)
+        now = (time.monotonic(), self.frames_in, self.frames_out, dropped, self.loss_reports)
         seconds, came, went, bad, lost = (b - a for a, b in zip(self._before, now))
         self._before, rate = now, went / max(seconds, 1e-9)
         if bad:
             reasons = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
             level, text = DiagnosticStatus.WARN, f"frames dropped: {reasons}"
         elif lost:
-            level, text = DiagnosticStatus.WARN, f"{lost} images lost on the way from the camera"
+            level, text = DiagnosticStatus.WARN, "images are lost on the way from the camera"
         elif not came:
             level, text = DiagnosticStatus.WARN, f"no images on {about['image']}"
         elif not went:
@@ -106,7 +106,7 @@ class Statistics:
             "frames_out": str(self.frames_out),
             "frames_idle": str(self.frames_idle),
             "frames_disabled": str(self.frames_disabled),
-            "frames_lost": str(self.frames_lost),
+            "loss_reports": str(self.loss_reports),
             "stamp_jumps": str(self.stamp_jumps),
             "dropped": str(dropped),
             **{f"dropped.{reason}": str(n) for reason, n in sorted(self.dropped.items())},
