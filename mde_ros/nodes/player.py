@@ -6,6 +6,7 @@ import argparse
 import importlib
 import math
 import queue
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -91,7 +93,10 @@ class Player:
         self.publishers: dict[str, Publisher] = {}
         for name in topics or source.topics:
             try:
-                self.publishers[name] = self._publisher(name, (remap or {}).get(name, name))
+                self.publishers[name] = self._publisher(name, (remap or {}).get(name))
+            except InvalidTopicNameException as error:
+                reason = " ".join(str(error).split())
+                raise PlayError(f"{name} cannot be played: {reason}") from None
             except (ImportError, AttributeError, BagError):
                 self.skipped.append(f"{name} ({source.topics[name].type})")
                 if topics:
@@ -160,8 +165,8 @@ class Player:
         self.publishers[name].publish(cdr)
         self.published += 1
 
-    def _publisher(self, name: str, public_name: str) -> Publisher:
-        topic = self.source.topics[name]
+    def _publisher(self, name: str, other_name: str | None) -> Publisher:
+        topic, public_name = self.source.topics[name], other_name or valid_name(name)
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         if topic.latched:
             qos = QoSProfile(
@@ -185,6 +190,12 @@ class Player:
         if self._clock and now_ns > self._clock_ns:
             self._clock_ns = now_ns
             self._clock.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+
+
+def valid_name(name: str) -> str:
+    """A topic of ROS 1 as ROS 2 can name it: others than letters and digits become _."""
+    tokens = re.sub(r"[^A-Za-z0-9_/]", "_", name).split("/")
+    return "/".join(f"_{t}" if t[:1].isdigit() else t for t in tokens)
 
 
 def message_class(kind: str) -> Any:

@@ -32,7 +32,7 @@ from mde_ros.datasets.bag_messages import (
     sample_messages,
 )
 from mde_ros.frame import Camera, Frame
-from mde_ros.nodes.player import Player, PlayError, main, read_ahead
+from mde_ros.nodes.player import Player, PlayError, main, read_ahead, valid_name
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -233,6 +233,7 @@ def test_a_type_that_is_not_installed_is_skipped_unless_it_was_asked_for(robot, 
         ({"start_s": -1.0}, PlayError),
         ({"topics": ["/nothing"]}, BagError),
         ({"remap": {"/nothing": "/something"}}, BagError),
+        ({"remap": {IMAGE_TOPIC: "/some thing"}}, PlayError),
     ],
 )
 def test_what_makes_no_sense_is_refused(robot, bag, options, error):
@@ -249,6 +250,13 @@ def test_waiting_for_subscribers_ends_with_an_error_that_names_the_topic(robot, 
             player.wait_for_subscribers([IMAGE_TOPIC, INFO_TOPIC], 0.1)
         with pytest.raises(PlayError, match=IMAGE_TOPIC):
             player.wait_for_subscribers([IMAGE_TOPIC], 0.1, count=2)
+
+
+def test_names_that_ros2_forbids_become_valid_and_others_stay():
+    assert valid_name("/device_0/option/Enable Auto Exposure/tf/0") == (
+        "/device_0/option/Enable_Auto_Exposure/tf/_0"
+    )
+    assert valid_name(IMAGE_TOPIC) == IMAGE_TOPIC
 
 
 @pytest.mark.parametrize(
