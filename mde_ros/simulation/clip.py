@@ -17,9 +17,47 @@ from mde_ros.simulation.streets import random_street
 
 Rng = np.random.Generator
 KINDS = ("room", "street")
+PARTIAL = ".partial"  # the folder in which clips grow
 DEPTH_CAP_MM = 65535  # what lies farther has no depth
 SCENES_TRIED = 20  # until one gives enough frames
 STARTS_TRIED = 5  # in each of them
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """What to simulate.
+
+    Args:
+        rooms, streets: clips of each kind.
+        frames: frames of one clip.
+        size: (width, height) in pixels.
+        seed: the same seed gives the same clips.
+        jobs: processes; None for one per core.
+        rate_hz: frames per second without gaps; None for 2 to 5, drawn for each clip, where
+            frames that see only a wall are left out.
+        bag: also write each clip as a rosbag beside its folder.
+    """
+
+    rooms: int = 200
+    streets: int = 50
+    frames: int = 16
+    size: tuple[int, int] = (320, 240)
+    seed: int = 0
+    jobs: int | None = None
+    rate_hz: float | None = None
+    bag: bool = False
+
+    def __post_init__(self):
+        for name in ("rooms", "streets", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, value in (("frames", self.frames), ("jobs", self.jobs or 1)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if len(self.size) != 2 or min(self.size) < 16:
+            raise ValueError(f"size must be (width, height), both at least 16, got {self.size}")
+        if self.rate_hz is not None and not self.rate_hz > 0:
+            raise ValueError(f"rate_hz must be positive, got {self.rate_hz}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +91,7 @@ class Rig:
     shake: float  # radians
     speed: float  # m/s
     interval_s: float  # between frames
+    gapless: bool  # no frame may be left out
 
 
 @dataclass(frozen=True)
@@ -77,37 +116,41 @@ class Shot:
     hit_ids: np.ndarray  # (beams,) uint16, 0 = none
 
 
-def record_clip(
-    out: Path, seed: int, index: int, kind: str, frames: int, size: tuple[int, int]
-) -> int:
-    """Make clip `index` of a kind and write it to out/KIND_INDEX; the frames written.
+def clip_name(kind: str, index: int) -> str:
+    return f"{kind}_{index:06d}"
 
-    The clip depends on its arguments alone. It is written under a hidden name and renamed when
-    complete, so that a folder of the final name is always whole.
+
+def record_clip(out: Path, settings: SimulationSettings, kind: str, index: int) -> None:
+    """Make one clip and write it to out/KIND_INDEX.
+
+    It depends on the arguments alone. It is written elsewhere and moved when complete, so that a
+    folder of its name is always whole.
 
     Raises:
-        RuntimeError: when no scene drawn for the clip has `frames` views worth keeping.
+        RuntimeError: when no scene drawn for the clip has enough views worth keeping.
     """
-    name = f"{kind}_{index:06d}"
+    name = clip_name(kind, index)
     for attempt in range(SCENES_TRIED):
-        rng = np.random.default_rng([seed, index, KINDS.index(kind), attempt])
+        rng = np.random.default_rng([settings.seed, index, KINDS.index(kind), attempt])
         scene, plan = random_room(rng) if kind == "room" else random_street(rng)
-        rig = random_rig(rng, kind, size)
-        renderer = SceneRenderer(scene, size, rig.focal_px)
+        rig = random_rig(rng, kind, settings)
+        renderer = SceneRenderer(scene, rig.size, rig.focal_px)
         try:
-            shots = film(rng, renderer, plan, rig, frames)
+            shots = film(rng, renderer, plan, rig, settings.frames)
         finally:
             renderer.close()
         if shots:
-            partial = out / f".{name}.partial"
+            partial = out / PARTIAL / name
             shutil.rmtree(partial, ignore_errors=True)
             write_clip(partial, shots, scene, rig)
             partial.rename(out / name)
-            return len(shots)
-    raise RuntimeError(f"{name} of seed {seed}: no scene with {frames} views worth keeping")
+            return
+    raise RuntimeError(
+        f"{name} of seed {settings.seed}: no scene with {settings.frames} views worth keeping"
+    )
 
 
-def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
+def random_rig(rng: Rng, kind: str, settings: SimulationSettings) -> Rig:
     """A low robot or a hand-held camera (in streets a vehicle's too), and its lens."""
     robot = rng.random() < 0.5
     height = rng.uniform(0.15, 0.5) if robot else rng.uniform(0.8, 1.8)
@@ -119,11 +162,13 @@ def random_rig(rng: Rng, kind: str, size: tuple[int, int]) -> Rig:
         height, pitch, speed = rng.uniform(1.2, 1.9), rng.uniform(-0.03, 0.1), rng.uniform(1, 6)
     half_angle = np.radians(rng.uniform(45, 90)) / 2
     laser = rng.uniform(0.1, height - 0.03) if robot else rng.uniform(0.15, 0.7)
+    roll = rng.normal(0, 0.15 if rng.random() < 0.15 else 0.02)
+    shake, interval_s = 0.0 if robot else rng.uniform(0.0, 0.04), rng.uniform(0.2, 0.5)
+    if settings.rate_hz is not None:
+        shake, interval_s = 0.3 * shake, 1 / settings.rate_hz
     return Rig(
-        size, size[0] / 2 / np.tan(half_angle), height, pitch,
-        rng.normal(0, 0.15 if rng.random() < 0.15 else 0.02), laser,
-        shake=0.0 if robot else rng.uniform(0.0, 0.04), speed=speed,
-        interval_s=rng.uniform(0.2, 0.5),
+        settings.size, settings.size[0] / 2 / np.tan(half_angle), height, pitch, roll, laser,
+        shake, speed, interval_s, gapless=settings.rate_hz is not None,
     )  # fmt: skip
 
 
@@ -146,16 +191,21 @@ def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: i
 def good_moments(
     rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int
 ) -> list[Moment]:
-    """The first `frames` moments of a drive that see more than a wall, or fewer."""
+    """The first `frames` moments of a drive that see more than a wall, or fewer.
+
+    They follow each other without a gap where the rig asks for that.
+    """
     outdoors = renderer.scene.kind == "street"
     moments: list[Moment] = []
-    least_m = rng.uniform(0.8, 1.8)
+    least_m = rng.uniform(0.8, 1.8) * (0.5 if rig.gapless else 1.0)
     for step, (x, y, heading) in enumerate(drive(rng, plan, rig, 2 * frames, outdoors)):
         time_s = step * rig.interval_s
         T_world_camera = camera_pose(rng, rig, x, y, heading)
         renderer.set(T_world_camera, time_s)
         if sees_enough(renderer, T_world_camera, outdoors, least_m):
             moments.append(Moment(time_s, T_world_camera, laser_pose(rig, x, y, heading)))
+        elif rig.gapless:
+            moments.clear()
         if len(moments) == frames:
             break
     return moments
@@ -180,28 +230,32 @@ def shoot(rng: Rng, renderer: SceneRenderer, moment: Moment, look: Look, laser: 
 def drive(rng: Rng, plan: FloorPlan, rig: Rig, steps: int, outdoors: bool) -> list:
     """A way through free floor as (x, y, heading): smooth turns, away from what is near."""
     clearance = plan.clearance()
-    least = 0.6 if outdoors else 0.32
-    point = plan.free_point(rng, clearance, least)
+    least_m, sway = (0.6, 0.03) if outdoors else (0.32, 0.3)  # sway in rad/s
+    point = plan.free_point(rng, clearance, least_m)
     if point is None:
         return []
     heading = most_open(rng, plan, clearance, point, spread=0.6)
     if outdoors:
         heading = rng.choice([0, np.pi]) + rng.normal(0, 0.25)
-    way, turn = [], 0.0
+    interval_s, stride_m = rig.interval_s, rig.speed * rig.interval_s
+    memory = np.exp(-interval_s)  # the turning rate forgets itself within a second
+    most_turn = min(0.45, 1.2 * interval_s)
+    way, rate, goal = [], 0.0, None
     for _ in range(steps):
         way.append((*point, heading))
-        turn = 0.7 * turn + rng.normal(0, 0.02 if outdoors else 0.2)
-        heading += turn * rig.interval_s * 2
+        if goal is not None:  # it stands and turns
+            error = (goal - heading + np.pi) % (2 * np.pi) - np.pi
+            heading += np.clip(error, -most_turn, most_turn)
+            goal = goal if abs(error) > most_turn else None
+            continue
+        rate = memory * rate + np.sqrt(1 - memory**2) * rng.normal(0, sway)
+        heading += rate * interval_s
         ahead = np.array([np.cos(heading), np.sin(heading)])
-        stride = rig.speed * rig.interval_s
-        probe = point + np.linspace(0.2, 1, 5)[:, None] * max(stride, 0.25) * ahead
-        if (plan.lookup(clearance, probe) > least).all():
-            point = point + stride * ahead
-        else:  # stop and look elsewhere
-            target = most_open(rng, plan, clearance, point, spread=0.8)
-            error = (target - heading + np.pi) % (2 * np.pi) - np.pi
-            heading += np.clip(error, -0.45, 0.45)
-            turn = 0.0
+        probe = point + np.linspace(0.2, 1, 5)[:, None] * max(stride_m, 0.25) * ahead
+        if (plan.lookup(clearance, probe) > least_m).all():
+            point = point + stride_m * ahead
+        else:
+            goal, rate = most_open(rng, plan, clearance, point, spread=0.8), 0.0
     return way
 
 

@@ -5,42 +5,13 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 
-from mde_ros.simulation.clip import record_clip
+from mde_ros.simulation.clip import PARTIAL, SimulationSettings, clip_name, record_clip
 from mde_ros.simulation.render import gl_context
-
-
-@dataclass(frozen=True)
-class SimulationSettings:
-    """What to simulate.
-
-    Args:
-        rooms, streets: clips of each kind.
-        frames: frames of one clip.
-        size: (width, height) in pixels.
-        seed: the same seed gives the same clips.
-        jobs: processes; None for one per core.
-    """
-
-    rooms: int = 200
-    streets: int = 50
-    frames: int = 16
-    size: tuple[int, int] = (320, 240)
-    seed: int = 0
-    jobs: int | None = None
-
-    def __post_init__(self):
-        for name in ("rooms", "streets", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name, value in (("frames", self.frames), ("jobs", self.jobs or 1)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if len(self.size) != 2 or min(self.size) < 16:
-            raise ValueError(f"size must be (width, height), both at least 16, got {self.size}")
 
 
 def generate(
@@ -50,55 +21,76 @@ def generate(
     frames_per_clip: int = SimulationSettings.frames,
     size: tuple[int, int] = SimulationSettings.size,
     seed: int = SimulationSettings.seed,
-    jobs: int | None = None,
+    jobs: int | None = SimulationSettings.jobs,
+    rate_hz: float | None = SimulationSettings.rate_hz,
+    bag: bool = SimulationSettings.bag,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write the clips that `out` does not hold yet; the folders of all of them.
 
     Args:
         progress: called with the clips that are done and the clips in all, first at the start.
+        others: see SimulationSettings.
 
     Raises:
         SimulationUnavailable: without MuJoCo or OpenGL.
-        ValueError: when `out` holds clips of another seed, size or length.
+        ValueError: when `out` holds clips of another seed, size, length or rate.
     """
-    settings = SimulationSettings(rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs)
+    settings = SimulationSettings(
+        rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs, rate_hz, bag
+    )
     gl_context(*settings.size)  # fail here, once, with a remedy
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     check_same_data(out, settings)
     clips = interleaved(settings)
-    folders = [out / f"{kind}_{index:06d}" for kind, index in clips]
-    todo = [
-        (out, settings.seed, index, kind, settings.frames, settings.size)
-        for (kind, index), folder in zip(clips, folders)
-        if not folder.exists()
-    ]
+    todo = [clip for clip in clips if not is_complete(out, clip, settings)]
     done = len(clips) - len(todo)
     progress(done, len(clips))
-    count = min(settings.jobs or os.cpu_count() or 1, max(1, len(todo)))
-    if count == 1:
-        for job in todo:
-            record(job)
+    try:
+        for _ in record_all(out, settings, todo):
             done += 1
             progress(done, len(clips))
-        return folders
-    with multiprocessing.get_context("spawn").Pool(count, ignore_interrupt) as pool:
+    finally:
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
+    return [out / clip_name(*clip) for clip in clips]
+
+
+def record_all(
+    out: Path, settings: SimulationSettings, clips: list[tuple[str, int]]
+) -> Iterator[None]:
+    """Record clips, by many processes where there are many; yields after each."""
+    count = min(settings.jobs or os.cpu_count() or 1, len(clips))
+    if count <= 1:
+        for clip in clips:
+            record(out, settings, clip)
+            yield
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, ignore_interrupt) as pool:
+        jobs = [pool.submit(record, out, settings, clip) for clip in clips]
         try:
-            for _ in pool.imap_unordered(record, todo):
-                done += 1
-                progress(done, len(clips))
-        except BaseException:
-            pool.terminate()
-            pool.join()
-            for partial in out.glob(".*.partial"):
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-    return folders
+            for job in as_completed(jobs):
+                job.result()
+                yield
+        finally:
+            pool.shutdown(cancel_futures=True)  # the clips at work are finished
 
 
-def record(job: tuple) -> int:
-    return record_clip(*job)
+def record(out: Path, settings: SimulationSettings, clip: tuple[str, int]) -> None:
+    kind, index = clip
+    folder = out / clip_name(kind, index)
+    if not folder.exists():
+        record_clip(out, settings, kind, index)
+    if settings.bag:
+        from mde_ros.simulation.bag import write_bag
+
+        write_bag(folder, folder.with_suffix(".mcap"))
+
+
+def is_complete(out: Path, clip: tuple[str, int], settings: SimulationSettings) -> bool:
+    folder = out / clip_name(*clip)
+    return folder.exists() and (not settings.bag or folder.with_suffix(".mcap").exists())
 
 
 def ignore_interrupt() -> None:
@@ -117,9 +109,8 @@ def interleaved(settings: SimulationSettings) -> list[tuple[str, int]]:
 def check_same_data(out: Path, settings: SimulationSettings) -> None:
     """Refuse to mix clips of different settings in one folder; remember the settings."""
     file = out / "simulation.json"
-    wanted = {
-        key: value for key, value in asdict(settings).items() if key in ("frames", "size", "seed")
-    }
+    everything = asdict(settings)
+    wanted = {key: everything[key] for key in ("seed", "size", "frames", "rate_hz")}
     wanted["size"] = list(settings.size)
     if file.exists():
         held = json.loads(file.read_text())
@@ -155,7 +146,7 @@ def simulate(settings: SimulationSettings, out: str | Path) -> int:
             task = bar.add_task("simulate", total=None)
             generate(
                 out, settings.rooms, settings.streets, settings.frames, settings.size,
-                settings.seed, settings.jobs,
+                settings.seed, settings.jobs, settings.rate_hz, settings.bag,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:

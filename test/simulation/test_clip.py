@@ -8,7 +8,7 @@ import pytest
 
 from mde_ros.frame import Camera
 from mde_ros.geometry import project, unproject
-from mde_ros.simulation.clip import Laser, record_clip, scan
+from mde_ros.simulation.clip import Laser, SimulationSettings, record_clip, scan
 from mde_ros.simulation.look import contact_shadow
 
 SIZE = (160, 120)
@@ -46,7 +46,8 @@ def out(tmp_path_factory):
 def clip(request, opengl, out):
     folder = out / f"{request.param}_000002"
     if not folder.exists():
-        assert record_clip(out, 4, 2, request.param, 5, SIZE) == 5
+        settings = SimulationSettings(frames=5, size=SIZE, seed=4)
+        record_clip(out, settings, request.param, 2)
     return Clip(folder)
 
 

@@ -44,7 +44,7 @@ def test_a_rerun_makes_only_what_is_missing(opengl, made):
     for file in sorted(folders[1].rglob("*"), reverse=True):
         file.unlink() if file.is_file() else file.rmdir()
     folders[1].rmdir()
-    (out / f".{folders[1].name}.partial" / "rgb").mkdir(parents=True)  # what an abort leaves
+    (out / ".partial" / folders[1].name / "rgb").mkdir(parents=True)  # what an abort leaves
     run()
     after = {folder.name: (folder / "scan.npz").stat().st_mtime_ns for folder in folders}
     assert [name for name in before if before[name] != after[name]] == [folders[1].name]
@@ -87,6 +87,7 @@ def test_streets_are_spread_among_rooms():
         ({"frames": 0}, "frames must be at least 1, got 0"),
         ({"jobs": -2}, "jobs must be at least 1, got -2"),
         ({"size": (8, 8)}, "size must be"),
+        ({"rate_hz": 0.0}, "rate_hz must be positive, got 0.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, message):

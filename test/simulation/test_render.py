@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mde_ros.simulation import render
-from mde_ros.simulation.clip import camera_pose, random_rig
+from mde_ros.simulation.clip import SimulationSettings, camera_pose, random_rig
 from mde_ros.simulation.render import SceneRenderer, SimulationUnavailable
 from mde_ros.simulation.rooms import random_room
 from mde_ros.simulation.shapes import Light, Material, Patrol, Scene, SceneObject
@@ -91,7 +91,8 @@ def test_rays_through_pixels_agree_with_depth_and_instances(opengl, pixel_rays):
     rng = np.random.default_rng(3)
     scene, plan = random_room(rng)
     place = plan.free_point(rng, plan.clearance(), 0.4)
-    T = camera_pose(rng, random_rig(rng, "room", SIZE), *place, heading=1.0)
+    rig = random_rig(rng, "room", SimulationSettings(size=SIZE))
+    T = camera_pose(rng, rig, *place, heading=1.0)
     room = SceneRenderer(scene, SIZE, FOCAL_PX)
     room.set(T, 0.7)
     _, depth_m, instance = room.render()
