@@ -119,6 +119,8 @@ def run_demo(
         print("interrupted", file=sys.stderr)
         return 130
     arrived = Arrived(dataset, live)
+    if not len(arrived):
+        raise DemoError(f"{source}: no depth came back with the stamp of an image; are they zero?")
     recorded = {live.diagnostics.get("model", model): arrived.depth_of}
     name = source.resolve().name if source.is_dir() else source.stem
     with _bar(f"judging {name}", len(arrived), progress) as show:
@@ -158,7 +160,7 @@ def replay(
         DemoError: when the node or the player fails, or nothing comes back.
     """
     from mde_ros.datasets.bag_file import FolderBag
-    from mde_ros.nodes.player import open_source, terminable
+    from mde_ros.nodes.player import open_source, terminable, valid_name
     from mde_ros.nodes.recorder import Recorder
     from mde_ros.runtime import find_model
 
@@ -173,13 +175,14 @@ def replay(
         kind = played.topics[image].type
         length_s = (played.end_ns - played.start_ns) * 1e-9 / rate
     compressed = kind.endswith("CompressedImage")
-    base = image.removesuffix("/compressed") if compressed else image
+    base = valid_name(image.removesuffix("/compressed") if compressed else image)
     heard = f"{base}/compressed" if compressed else base
+    heard_info = valid_name(info)
 
     settings = {**PARAMETERS, **(parameters or {}), "model": model, "autostart": "true"}
     settings["image_transport"] = "compressed" if compressed else "raw"
     node_command = ["mde_ros.nodes.depth_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
-    node_command += ["-r", f"image:={base}", "-r", f"camera_info:={info}"]
+    node_command += ["-r", f"image:={base}", "-r", f"camera_info:={heard_info}"]
     for name, value in settings.items():  # a path may look like anything to a YAML parser
         node_command += ["-p", f"{name}:={json.dumps(value) if name == 'model' else value}"]
     player_command = ["mde_ros.nodes.player", str(source), "--no-progress", "--topics", image, info]
@@ -194,11 +197,11 @@ def replay(
     with ExitStack() as stack:
         stack.enter_context(terminable())
         stack.enter_context(_own_domain(log))
-        noted = {heard: kind, info: "sensor_msgs/msg/CameraInfo"}
+        noted = {heard: kind, heard_info: "sensor_msgs/msg/CameraInfo"}
         recorder = stack.enter_context(Recorder(out / "output.mcap", RECORDED, noted))
         node = stack.enter_context(Process("node", node_command, log))
         ready = recorder.spin_until(
-            lambda: node.check() and recorder.node.count_subscribers(info) > 1, READY_LIMIT_S
+            lambda: node.check() and recorder.node.count_subscribers(heard_info) > 1, READY_LIMIT_S
         )
         if not ready:
             raise DemoError(f"the node was not ready within {READY_LIMIT_S:g} s; see {node.log}")
