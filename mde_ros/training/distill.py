@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from mde_ros.config import ConfigError, PipelineSettings, as_dict, check, settin
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
 from mde_ros.geometry import median_scale
-from mde_ros.losses import LOSSES
+from mde_ros.losses import LOSSES, log_depth
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.pipeline import DepthPipeline
@@ -48,6 +49,7 @@ class DistillSettings:
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
+    gradient_weight: float = setting(2.0, "weight of log_depth's differences: edges", low=0.0)
     teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
     focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
     smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
@@ -60,7 +62,10 @@ class DistillSettings:
 
 
 def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
-    """A labeller: frame → depth (H, W) in metres, averaged over mirror images and five crops."""
+    """A labeller: frame → depth (H, W) in metres, averaged over mirror images and five crops.
+
+    0 where the teacher gave no depth in one of its answers.
+    """
     if not model:
         return None
     pipeline = DepthPipeline(
@@ -68,7 +73,8 @@ def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
     )
 
     def answer(frame: Frame) -> np.ndarray:
-        return np.log(np.maximum(pipeline(frame).depth, 0.05))
+        depth = pipeline(frame).depth
+        return np.log(np.where(depth > 0, depth, np.nan))
 
     def label(frame: Frame) -> np.ndarray:
         c = frame.camera
@@ -85,9 +91,9 @@ def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
                 )
                 said = answer(part)
                 # A crop sharpens the shape; the scale is the whole image's.
-                total[window] += said + np.median(whole[window] - said)
+                total[window] += said + np.nan_to_num(np.nanmedian(whole[window] - said))
                 count[window] += 1
-        return np.exp(total / count)
+        return np.nan_to_num(np.exp(total / count))
 
     return label
 
@@ -110,6 +116,8 @@ def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
 def distill_loss(settings: DistillSettings) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
     """The two lines in the head of this file, over a batch that mixes X and U."""
     loss, weight = LOSSES[settings.loss], settings.teacher_weight
+    if settings.loss == "log_depth":
+        loss = partial(log_depth, weight=settings.gradient_weight)
     normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
