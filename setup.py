@@ -34,7 +34,7 @@ setup(
         "opencv-python-headless>=4.6",
         "PyYAML",
         "onnxruntime>=1.16",
-        "rosbags>=0.10",
+        "rosbags>=0.11",
         "rosbags-image>=0.10",
         "rich>=13",
     ],
