@@ -71,6 +71,7 @@ class Laser:
     noise_m: float = 0.008
     noise_per_m: float = 0.002
     lost: float = 0.01  # share of beams without an answer
+    lost_in_glass: float = 0.7  # the same for beams that meet a window
 
     @property
     def angles(self) -> np.ndarray:
@@ -328,11 +329,13 @@ def scan(renderer: SceneRenderer, laser: Laser, T_world_laser: np.ndarray, rng: 
     ranges, ids = renderer.cast(
         T_world_laser[:3, 3], directions @ T_world_laser[:3, :3].T, laser.range_max_m
     )
-    hit = np.isfinite(ranges)
-    sigma = laser.noise_m + laser.noise_per_m * np.where(hit, ranges, 0)
+    panes = [i + 1 for i, each in enumerate(renderer.scene.objects) if each.name == "window"]
+    chance = np.where(np.isin(ids, panes), laser.lost_in_glass, laser.lost)
+    sigma = laser.noise_m + laser.noise_per_m * np.where(np.isfinite(ranges), ranges, 0)
     ranges = ranges + sigma * rng.normal(size=len(ranges))
-    lost = (ranges < laser.range_min_m) | (rng.random(len(ranges)) < laser.lost)
-    return np.where(lost, np.inf, ranges).astype(np.float32), np.where(lost, 0, ids)
+    lost = (ranges < laser.range_min_m) | (rng.random(len(ranges)) < chance)
+    ranges = np.where(lost, np.inf, ranges).astype(np.float32)
+    return ranges, np.where(np.isfinite(ranges), ids, 0).astype(np.uint16)
 
 
 # ----------------------------------------------------------------------------- writing

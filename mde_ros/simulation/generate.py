@@ -150,6 +150,7 @@ def simulate(settings: SimulationSettings, out: str | Path) -> int:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:
-        console.print(f"stopped; complete clips are kept in {out}, the same command goes on")
+        text = f"stopped; complete clips are kept in {out}, the same command goes on"
+        console.print(text, soft_wrap=True)
         return 130
     return 0

@@ -10,6 +10,7 @@ from mde_ros.frame import Camera
 from mde_ros.geometry import project, unproject
 from mde_ros.simulation.clip import Laser, SimulationSettings, record_clip, scan
 from mde_ros.simulation.look import contact_shadow
+from mde_ros.simulation.shapes import Scene, SceneObject
 
 SIZE = (160, 120)
 
@@ -134,19 +135,32 @@ def test_laser_hits_lie_on_the_depth_of_the_image(clip):
     assert np.median(errors) < 0.02
 
 
-def test_the_noise_of_the_laser_grows_with_distance():
-    class Wall:
-        def cast(self, origin, directions, far_m):
-            ranges = np.where(np.arange(len(directions)) % 2, 1.0, 20.0)
-            return ranges, np.ones(len(directions), np.uint16)
+class Answers:
+    """In place of a renderer: odd beams meet a wall at 1 m, even beams a pane or wall at 20 m."""
 
+    def __init__(self, far_name):
+        self.scene = Scene("test", [SceneObject("wall"), SceneObject(far_name)], [], 0.0)
+
+    def cast(self, origin, directions, far_m):
+        odd = np.arange(len(directions)) % 2 == 1
+        return np.where(odd, 1.0, 20.0), np.where(odd, 1, 2).astype(np.uint16)
+
+
+def test_the_noise_of_the_laser_grows_with_distance():
     laser = Laser(beams=20000, lost=0.1)
-    ranges, ids = scan(Wall(), laser, np.eye(4), np.random.default_rng(0))
+    ranges, ids = scan(Answers("wall"), laser, np.eye(4), np.random.default_rng(0))
     near, far = (part[np.isfinite(part)] for part in (ranges[1::2], ranges[::2]))
     assert np.std(near) == pytest.approx(laser.noise_m + laser.noise_per_m, rel=0.05)
     assert np.std(far) == pytest.approx(laser.noise_m + 20 * laser.noise_per_m, rel=0.05)
     assert np.isinf(ranges).mean() == pytest.approx(0.1, abs=0.01)
-    assert (ids[np.isinf(ranges)] == 0).all()
+    assert np.array_equal(ids == 0, np.isinf(ranges))
+
+
+def test_most_beams_get_lost_in_glass():
+    laser = Laser(beams=20000, lost=0.1, lost_in_glass=0.7)
+    ranges, _ = scan(Answers("window"), laser, np.eye(4), np.random.default_rng(0))
+    assert np.isinf(ranges[::2]).mean() == pytest.approx(0.7, abs=0.02)
+    assert np.isinf(ranges[1::2]).mean() == pytest.approx(0.1, abs=0.02)
 
 
 def test_contact_shadows_leave_planes_alone_and_darken_corners():

@@ -1,5 +1,12 @@
 """Many clips: the same whatever the number of processes, resumable, refusing to mix."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -93,3 +100,27 @@ def test_streets_are_spread_among_rooms():
 def test_settings_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         SimulationSettings(**wrong)
+
+
+def test_an_interrupt_keeps_complete_clips_and_leaves_nothing_half_done(opengl, tmp_path):
+    code = (
+        "from mde_ros.simulation.generate import SimulationSettings, simulate\n"
+        "if __name__ == '__main__':\n"
+        "    settings = SimulationSettings(rooms=99, streets=0, frames=2, size=(96, 72), jobs=2)\n"
+        f"    raise SystemExit(simulate(settings, {str(tmp_path / 'out')!r}))\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py")], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("room_*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    folders = list((tmp_path / "out").glob("room_*"))
+    assert process.returncode == 130 and "the same command goes on" in error
+    assert 1 <= len(folders) < 99 and not (tmp_path / "out" / ".partial").exists()
+    assert all((folder / "scan.npz").exists() for folder in folders)

@@ -152,7 +152,7 @@ def test_things_on_walls_do_not_overlap():
 
 
 def test_rooms_are_of_all_kinds_and_the_same_for_a_seed():
-    kinds = {random_room(np.random.default_rng(seed))[0].kind for seed in range(40)}
+    kinds = {random_room(np.random.default_rng(seed))[0].kind for seed in range(25)}
     assert len(kinds) >= 6
     one, two = (random_room(np.random.default_rng(5))[0] for _ in range(2))
     assert [each.name for each in one.objects] == [each.name for each in two.objects]
