@@ -57,7 +57,6 @@ class DepthNode(LifecycleNode):
         self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
         self._while_configured, self._while_active = ExitStack(), ExitStack()
         self._outputs: Outputs | None = None
-        self._last_stamp_ns = 0
 
     def start(self) -> bool:
         """Configure and activate; whether both succeeded."""
@@ -71,6 +70,8 @@ class DepthNode(LifecycleNode):
             if self._problem:
                 raise ValueError(self._problem)
             self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics(self._warn)
+            if not self.pipeline.runtime.spec.metric:
+                raise ValueError(f"model: expected metric depth, {self.settings.model} is relative")
             camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
             self.pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
             qos, undo = _qos(self.settings.publish_reliability), self._while_configured.callback
@@ -122,6 +123,7 @@ class DepthNode(LifecycleNode):
         self._while_active.close()
         self._while_configured.close()
         self._publish_on.clear()
+        self.pipeline = self._outputs = None  # type: ignore[assignment]
         return DONE
 
     on_shutdown = on_error = on_cleanup  # the base class registers them by these names

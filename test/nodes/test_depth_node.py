@@ -366,9 +366,18 @@ def misfit(folder: Path) -> Path:
     return path
 
 
+def relative(folder: Path) -> Path:
+    path = folder / "relative.onnx"
+    model = onnx.load(write_network(path))
+    onnx.helper.set_model_props(model, {"mde_ros": '{"metric": false}'})
+    onnx.save(model, path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (relative, ["expected metric depth", "relative.onnx is relative"]),
         (misfit, ["narrow.onnx", "inference failed", "Expected: 10"]),
         (truncated, ["half.onnx", "not a readable ONNX"]),
         (foreign, ["foreign.onnx", "foreign.yaml", "focal_px"]),

@@ -111,7 +111,6 @@ def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tm
         assert heard.header.frame_id == "cam"
 
     assert first_depth_s < 15, "about 1 s on two quiet cores"
-    assert "lost" not in process.log.read_text(), "the profile has room for these images"
     child.send_signal(stop)
     assert child.wait(20) == 0, process.log.read_text()
 
