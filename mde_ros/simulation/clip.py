@@ -252,7 +252,7 @@ def drive(rng: Rng, plan: FloorPlan, rig: Rig, steps: int, outdoors: bool) -> li
         rate = memory * rate + np.sqrt(1 - memory**2) * rng.normal(0, sway)
         heading += rate * interval_s
         ahead = np.array([np.cos(heading), np.sin(heading)])
-        probe = point + np.linspace(0.2, 1, 5)[:, None] * max(stride_m, 0.25) * ahead
+        probe = point + np.linspace(0.2, 1, 5)[:, None] * max(stride_m, 0.5) * ahead
         if (plan.lookup(clearance, probe) > least_m).all():
             point = point + stride_m * ahead
         else:
