@@ -62,8 +62,12 @@ class Process(Robot):
 
     def close(self) -> None:
         for child in self.started:
-            child.kill()
-            child.wait()
+            child.terminate()  # a killed one would leave its shared memory behind
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
         super().close()
 
 
