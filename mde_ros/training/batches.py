@@ -17,7 +17,7 @@ import torch
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mde_ros.config import check, setting
+from mde_ros.config import ConfigError, check, setting
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View
 from mde_ros.frame import Camera, Frame
@@ -63,12 +63,20 @@ def load_sources(
     """Read every source into memory, at most SHORT_SIDE high, with the teacher's depth.
 
     The teacher sees each image once, whole; what it says of a crop follows from geometry.
+
+    Raises:
+        ConfigError: when a source has no frame left. DatasetError: when it cannot be read.
     """
     loaded: list[list[Stored]] = []
     with Progress(disable=not progress) as bar:
         for source in sources:
             data = open_dataset(os.path.expandvars(source.path))
             count = len(data) - source.skip_last
+            if count < 1:
+                raise ConfigError(
+                    f"skip_last: {source.skip_last} leaves none of the {len(data)} frames of"
+                    f" {source.path}"
+                )
             task = bar.add_task(f"reading {data.name}", total=count)
             stored = []
             for i in range(count):
@@ -121,6 +129,8 @@ class Batches(Dataset):
         world: int = 1,
     ) -> None:
         self.stored, self.augment, self.sizes = stored, augment, sizes
+        if not np.sum(weights) > 0:
+            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
         self.share = np.array(weights) / np.sum(weights)
         self.focal_px, self.batch, self.seed = focal_px, batch, seed
         self.mine = range(rank, batch, world)

@@ -91,7 +91,9 @@ def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
                 )
                 said = answer(part)
                 # A crop sharpens the shape; the scale is the whole image's.
-                total[window] += said + np.nan_to_num(np.nanmedian(whole[window] - said))
+                apart = whole[window] - said
+                known = np.isfinite(apart)
+                total[window] += said + (np.median(apart[known]) if known.any() else 0)
                 count[window] += 1
         return np.nan_to_num(np.exp(total / count))
 

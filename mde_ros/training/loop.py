@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,8 +92,9 @@ def load_encoder(network: nn.Module, name: str, initial: str) -> None:
             # Public ImageNet weights come as .pt; weights_only admits tensors and no code.
             weights = torch.load(path, map_location="cpu", weights_only=True)
             load_imagenet(cast(Backbone, network.encoder), weights)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"initial: {error}") from None
+    except Exception as error:  # torch.load raises whatever a foreign file makes it
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ConfigError(f"initial: {path} cannot be used ({reason})") from None
 
 
 def freeze(network: nn.Module, names: tuple[str, ...]) -> nn.Module:
@@ -133,9 +136,14 @@ def make_optimizer(network: nn.Module, settings: LoopSettings) -> torch.optim.Op
 
 def make_fabric(settings: LoopSettings) -> Fabric:
     """Device, precision and processes; under torchrun it joins the group torchrun started."""
+    # torchrun says how many processes there are; Fabric alone would take a CPU for one device.
+    launched = torch.distributed.is_torchelastic_launched()
+    local = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else 1
     fabric = Fabric(
         accelerator=settings.device,
-        devices="auto" if _launched() else 1,
+        strategy="ddp" if launched else "auto",
+        devices=local,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // local if launched else 1,
         precision=settings.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
@@ -143,10 +151,6 @@ def make_fabric(settings: LoopSettings) -> Fabric:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     return fabric
-
-
-def _launched() -> bool:
-    return torch.distributed.is_torchelastic_launched()
 
 
 @torch.no_grad()
@@ -157,6 +161,22 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
             kept.lerp_(new, 1 - decay)
         else:
             kept.copy_(new)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is done, so that weights and step count always agree."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
 
 
 def save_state(
@@ -173,8 +193,22 @@ def save_state(
 def load_state(
     path: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Put back what save_state wrote; returns the step to go on with."""
+    """Put back what save_state wrote; returns the step to go on with.
+
+    Raises:
+        ConfigError: when it is the state of another training.
+    """
     tensors, header = read_tensors(path)
+    shapes = {f"network.{k}": v.shape for k, v in network.state_dict().items()}
+    moving = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    if header.get("step"):  # Adam has no averages before its first step
+        shapes |= {f"optimizer.{i}.exp_avg": shape for i, shape in enumerate(moving)}
+    stored = {k: v.shape for k, v in tensors.items() if k in shapes or k.endswith(".exp_avg")}
+    if "step" not in header or stored != shapes:
+        raise ConfigError(
+            f"{path}: does not fit, it is the state of another network or settings; take an empty"
+            " folder"
+        )
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, key = name.partition(".")
@@ -243,17 +277,27 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * rate(settings, step)
                 loss = loss_of(wrapped, batch)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"the loss is {value} at step {step + 1}; lower the rate"
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 if settings.clip:
-                    fabric.clip_gradients(wrapped, fabric_optimizer, max_norm=settings.clip)
-                fabric_optimizer.step()
-                # A short average at the start, a long one later.
-                update_ema(ema, network, min(settings.ema, (1 + step) / (10 + step)))
-                step += 1
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {step}; lower the rate")
+                    norm = fabric.clip_gradients(
+                        wrapped, fabric_optimizer, max_norm=settings.clip, error_if_nonfinite=False
+                    )
+                    # In fp16 the scaler skips such a step and goes on with a smaller scale.
+                    if settings.precision != "16-mixed" and not norm.isfinite():  # type: ignore[union-attr]
+                        raise FloatingPointError(
+                            f"the gradient is {float(norm)} at step {step + 1}; lower the rate"  # type: ignore[arg-type]
+                        )
+                with uninterrupted():
+                    fabric_optimizer.step()
+                    # A short average at the start, a long one later.
+                    update_ema(ema, network, min(settings.ema, (1 + step) / (10 + step)))
+                    step += 1
                 mean_loss = value if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * value
                 progress.update(task, completed=step, note=f"loss {mean_loss:.4f}")
                 if step % settings.save_every == 0:
