@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -25,7 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"mde: {error}; {extra_for(error.name)}", file=sys.stderr)
         return 2
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"mde: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except (ValueError, FloatingPointError) as error:
         # Every error class of this package is a ValueError with one sentence for the user.
         if not is_ours(error):
             raise
@@ -143,6 +149,8 @@ def write_json(value: Any, target: str) -> None:
         print(text)
         return
     path = Path(target)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", target)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text + "\n", encoding="utf-8")
@@ -193,7 +201,12 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
         inner = values
         for part in path:
             inner = inner.setdefault(part, {})
-        inner[last] = yaml.safe_load(value)
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set: {part!r} is given a value and, in {pair!r}, a group")
+        try:
+            inner[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set: expected a YAML value, got {pair!r}") from None
     return values
 
 
@@ -265,6 +278,16 @@ def run_benchmark(a: argparse.Namespace) -> int:
     return run(models=a.models, frames=a.frames, soak=a.soak, threads=a.threads, json_path=a.json)
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    """ "640x480" → (640, 480)."""
+    from mde_ros.config import ConfigError
+
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f"--size: expected WxH, e.g. 640x480, got {text!r}")
+    return int(width), int(height)
+
+
 def run_simulate(a: argparse.Namespace) -> int:
     from mde_ros.config import load
     from mde_ros.simulation.generate import SimulationSettings, simulate
@@ -273,7 +296,7 @@ def run_simulate(a: argparse.Namespace) -> int:
         "rooms": a.rooms,
         "streets": a.streets,
         "frames": a.frames,
-        "size": tuple(map(int, a.size.split("x"))) if a.size else None,
+        "size": picture_size(a.size) if a.size else None,
         "seed": a.seed,
         "jobs": a.jobs,
     }

@@ -126,6 +126,14 @@ def _tuple_items(expected: Any) -> tuple:
     return typing.get_args(expected) if typing.get_origin(expected) is tuple else ()
 
 
+def _number(text: str) -> float | str:
+    """What YAML 1.1 leaves a string though it is meant as a number: 1e-3."""
+    try:
+        return float(text) if any(c.isdigit() for c in text) else text
+    except ValueError:
+        return text
+
+
 def _type_name(expected: Any) -> str:
     return expected.__name__ if type(expected) is type else str(expected)
 
@@ -167,6 +175,8 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
             raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
             value = build(hints[key], value, f"{source}.{key}")
+        elif hints[key] is float and isinstance(value, str):
+            value = _number(value)
         elif isinstance(value, list) and (items := _tuple_items(hints[key])):
             item = items[0]
             value = tuple(
@@ -195,7 +205,8 @@ def load(cls: type[T], path: str | Path | None = None, **flags: Any) -> T:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML ({error})") from None
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{path}: not valid YAML ({reason})") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise ConfigError(f"{path}: expected a mapping of names to values")
         values.update(loaded or {})
