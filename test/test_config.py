@@ -56,6 +56,12 @@ def test_empty_file_gives_the_defaults(tmp_path):
     assert load(Outer, write(tmp_path, "")) == Outer()
 
 
+@pytest.mark.parametrize(("text", "rate"), [("1e-3", 1e-3), ("2.5E-1", 0.25), ("1", 1)])
+def test_number_is_read_as_one_however_it_is_written(tmp_path, text, rate):
+    """YAML 1.1 takes 1e-3 for a string."""
+    assert load(Outer, write(tmp_path, f"inner: {{rate: {text}}}")).inner.rate == rate
+
+
 def test_lists_become_tuples_and_groups_dataclasses():
     built = build(Outer, {"size": [4, 3], "names": ["a"], "many": [{"steps": 2}, {}]})
     assert built == Outer(size=(4, 3), names=("a",), many=(Inner(steps=2), Inner()))

@@ -139,3 +139,9 @@ def test_network_size_keeps_area_and_aspect_in_multiples_of_four(size):
     assert width % 4 == height % 4 == 0 and height >= 4
     assert abs(width - size[0] * (304 * 228 / (size[0] * size[1])) ** 0.5) <= 2
     assert abs(height - size[1] * (304 * 228 / (size[0] * size[1])) ** 0.5) <= 2
+
+
+def test_millimetres_keep_what_a_sensor_may_measure_and_nothing_else():
+    depth = np.array([1.2344, 1.2346, 0, -2, np.nan, np.inf, -np.inf, 65.535, 65.54, 1e-4])
+    assert geometry.to_millimetres(depth).tolist() == [1234, 1235, 0, 0, 0, 0, 0, 65535, 0, 0]
+    assert geometry.to_millimetres(depth).dtype == np.uint16

@@ -1,0 +1,354 @@
+"""The loop: resuming is exact, averages and rates follow their formulas, mistakes are sentences."""
+
+import json
+import math
+import os
+import pickle
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mde_ros.checkpoint import Checkpoint, load, read_tensors, save
+from mde_ros.config import ConfigError
+from mde_ros.networks import make_network
+from mde_ros.training import loop
+from mde_ros.training.loop import (
+    STATE,
+    LoopSettings,
+    fit,
+    freeze,
+    load_encoder,
+    make_fabric,
+    make_optimizer,
+    rate,
+    update_ema,
+)
+
+NAME = "fast_mobilenet_v2"
+QUICK = {
+    "steps": 6,
+    "warmup": 2,
+    "device": "cpu",
+    "precision": "32-true",
+    "threads": 1,
+    "save_every": 100,
+}
+
+
+def batches(first, last):
+    """Batch number `step` is the same whenever it is asked for."""
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        yield {"x": torch.rand(2, 3, 32, 32, generator=generator)}
+
+
+def loss_of(network, batch):
+    x = batch["x"]
+    return (network(x).log() - x[:, :1, ::2, ::2]).square().mean()
+
+
+def run(out, batches=batches, loss_of=loss_of, validate=None, seed=0, name=NAME, **settings):
+    settings = LoopSettings(**{**QUICK, **settings})
+    fabric = make_fabric(settings)
+    torch.manual_seed(seed)
+    checkpoint = Checkpoint(name, make_network(name), {"focal_px": 100.0}, {"seed": seed})
+    return fit(fabric, checkpoint, batches, loss_of, settings, out, validate)
+
+
+def ctrl_c_before(step):
+    """Batches that are interrupted when this one is asked for."""
+
+    def interrupted(first, last):
+        yield from batches(first, step)
+        raise KeyboardInterrupt
+
+    return interrupted
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    run(out)
+    return out
+
+
+def assert_same_training(out, expected):
+    for file in (STATE, "model.safetensors"):
+        tensors, header = read_tensors(out / file)
+        others, other_header = read_tensors(expected / file)
+        assert tensors.keys() == others.keys()
+        unequal = [k for k in tensors if not torch.equal(tensors[k], others[k])]
+        assert not unequal, f"{len(unequal)} tensors of {file} differ, e.g. {unequal[0]}"
+        assert header.get("step") == other_header.get("step")
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_training_resumed_after_ctrl_c_equals_the_uninterrupted_one_bit_for_bit(
+    tmp_path, uninterrupted, step
+):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ctrl_c_before(step))
+    assert read_tensors(tmp_path / STATE)[1] == {"step": step}
+    assert load(tmp_path / "model.safetensors").network_name == NAME
+    run(tmp_path, seed=99)  # the state counts, not the fresh weights
+    assert_same_training(tmp_path, uninterrupted)
+
+
+def test_ctrl_c_amid_a_step_waits_until_weights_and_count_agree(
+    tmp_path, uninterrupted, monkeypatch
+):
+    def interrupted_ema(*arguments, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        update_ema(*arguments)
+
+    monkeypatch.setattr(loop, "update_ema", interrupted_ema)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert read_tensors(tmp_path / STATE)[1] == {"step": 4}
+    run(tmp_path)
+    assert_same_training(tmp_path, uninterrupted)
+
+
+def test_resuming_a_finished_training_changes_nothing(tmp_path, uninterrupted):
+    for file in (STATE, "model.safetensors"):
+        (tmp_path / file).write_bytes((uninterrupted / file).read_bytes())
+    run(tmp_path, seed=99)
+    tensors, expected = (read_tensors(p / STATE)[0] for p in (tmp_path, uninterrupted))
+    assert all(torch.equal(tensors[k], expected[k]) for k in expected)
+
+
+def test_folder_holds_whole_files_only(uninterrupted):
+    assert sorted(p.name for p in uninterrupted.iterdir()) == ["model.safetensors", STATE]
+
+
+def test_state_of_another_training_is_refused_in_one_sentence(tmp_path, uninterrupted):
+    (tmp_path / STATE).write_bytes((uninterrupted / STATE).read_bytes())
+    with pytest.raises(ConfigError, match="does not fit, it is the state of another") as caught:
+        run(tmp_path, name="light_mobilenet_v2")
+    with pytest.raises(ConfigError, match="does not fit"):
+        run(tmp_path, frozen=("encoder",))
+    assert "\n" not in str(caught.value)
+    (tmp_path / STATE).write_bytes((uninterrupted / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match="does not fit"):
+        run(tmp_path)
+
+
+def test_gradient_that_is_no_number_stops_too(tmp_path):
+    """√0 is 0, its derivative infinite."""
+
+    def cliff(network, batch):
+        return (network(batch["x"]) * 0).sum().sqrt()
+
+    with pytest.raises(FloatingPointError, match="the gradient is nan at step 1; lower the rate"):
+        run(tmp_path, loss_of=cliff)
+    assert not (tmp_path / STATE).exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path, value):
+    def exploding(network, batch, calls=[]):  # noqa: B006
+        calls.append(1)
+        return loss_of(network, batch) * (value if len(calls) == 4 else 1)
+
+    with pytest.raises(FloatingPointError, match=f"the loss is {value} at step 4; lower the rate"):
+        run(tmp_path, loss_of=exploding, save_every=2)
+    tensors, header = read_tensors(tmp_path / STATE)
+    assert header == {"step": 2}
+    assert all(v.isfinite().all() for v in tensors.values())
+    assert load(tmp_path / "model.safetensors")
+
+
+def test_figures_of_the_kept_weights_are_logged_when_due(tmp_path):
+    seen = []
+
+    def validate(kept):
+        seen.append(load(kept).network_name)
+        return {"rmse_m": 0.5}
+
+    out = tmp_path / "not" / "there" / "yet"
+    run(out, validate=validate, validate_every=4)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["rmse_m"]) for r in rows] == [(4, 0.5), (6, 0.5)]
+    assert seen == [NAME, NAME]
+
+
+def test_frozen_submodules_keep_weights_and_statistics(tmp_path):
+    torch.manual_seed(0)
+    before = make_network(NAME).state_dict()
+    run(tmp_path, frozen=("encoder", "fuse"), ema=0.0, lr=1e-2)
+    after = load(tmp_path / "model.safetensors").network.state_dict()
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"gates", "fuse_up", "refine"}
+
+
+def test_unknown_frozen_name_lists_the_submodules():
+    with pytest.raises(
+        ConfigError, match="no submodule 'backbone'; the network has encoder, gates"
+    ):
+        freeze(make_network(NAME), ("backbone",))
+
+
+def test_kept_weights_without_averaging_are_the_last_ones(tmp_path):
+    run(tmp_path, ema=0.0)
+    tensors, _ = read_tensors(tmp_path / STATE)
+    kept = load(tmp_path / "model.safetensors").network.state_dict()
+    assert all(torch.equal(kept[k], tensors[f"network.{k}"]) for k in kept if "tracked" not in k)
+
+
+def test_average_follows_its_closed_form():
+    """With constant weights w and start a: after n updates, w + (a - w) dⁿ."""
+    kept, new = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    new.weight.data.fill_(5.0)
+    new.running_mean.fill_(2.0)
+    new.num_batches_tracked.fill_(7)
+    for _ in range(10):
+        update_ema(kept, new, 0.9)
+    assert kept.weight.tolist() == pytest.approx([5 + (1 - 5) * 0.9**10] * 3, rel=1e-5)
+    assert kept.running_mean.tolist() == pytest.approx([2 - 2 * 0.9**10] * 3, rel=1e-5)
+    assert kept.num_batches_tracked == 7 and kept.weight.requires_grad
+
+
+SCHEDULES = [
+    ({"warmup": 4}, {0: 0.25, 1: 0.5, 3: 1.0, 4: 1.0, 52: 0.5, 100: 0.0}),
+    ({"warmup": 0}, {0: 1.0, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2}),
+    ({"warmup": 2, "schedule": "constant"}, {0: 0.5, 1: 1.0, 2: 1.0, 99: 1.0}),
+    (
+        {"warmup": 0, "schedule": "step", "step_every": 30},
+        {0: 1.0, 29: 1.0, 30: 0.1, 59: 0.1, 60: 0.01, 99: 0.001},
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "factors"), SCHEDULES)
+def test_rate_follows_its_schedule(settings, factors):
+    settings = LoopSettings(steps=100, **settings)
+    assert {s: rate(settings, s) for s in factors} == pytest.approx(factors, abs=1e-12)
+
+
+def test_encoder_has_its_own_rate_and_norms_and_biases_no_decay():
+    network = make_network(NAME)
+    optimizer = make_optimizer(network, LoopSettings(lr=1e-2, encoder_lr=1e-3, weight_decay=0.1))
+    groups = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    assert len(groups) == len(list(network.parameters()))
+    for name, parameter in network.named_parameters():
+        group = groups[id(parameter)]
+        assert group["peak"] == (1e-3 if name.startswith("encoder.") else 1e-2), name
+        assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), name
+
+
+def test_first_step_of_adam_moves_every_weight_by_the_rate_of_its_step(tmp_path):
+    """Adam's first update is lr · sign(gradient); warm-up 2 halves the peak."""
+    torch.manual_seed(0)
+    before = dict(make_network(NAME).named_parameters())
+    run(tmp_path, steps=1, lr=1e-3, encoder_lr=2e-4, weight_decay=0.0, optimizer="adam", ema=0.0)
+    after = load(tmp_path / "model.safetensors").network
+    for name, lr in (("refine.1.weight", 1e-3), ("encoder.features.0.0.weight", 2e-4)):
+        moved = (after.get_parameter(name) - before[name]).detach().abs()
+        assert moved.median().item() == pytest.approx(lr / 2, rel=1e-2), name
+
+
+def test_start_from_a_checkpoint_or_from_public_weights_of_the_encoder(
+    students, planted, tmp_path, monkeypatch
+):
+    network, expected = make_network(NAME), planted(NAME)
+    load_encoder(network, NAME, str(students[NAME][0]))
+    assert torch.equal(network.refine[1].weight, expected.refine[1].weight)
+    torch.save({k: v + 1 for k, v in expected.encoder.state_dict().items()}, tmp_path / "a.pt")
+    monkeypatch.setenv("WEIGHTS", str(tmp_path))
+    load_encoder(network, NAME, "$WEIGHTS/a.pt")
+    stem = "features.0.0.weight"
+    assert torch.equal(
+        network.encoder.get_parameter(stem), expected.encoder.get_parameter(stem) + 1
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_initial_weights_that_do_not_fit_are_one_sentence(students, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    (tmp_path / "code.pt").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "text.pt").write_text("hello")
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    files = {
+        str(students["light_mobilenet_v2"][0]): "holds light_mobilenet_v2, expected fast_mobilenet",
+        str(tmp_path / "nowhere.pt"): "nowhere.pt",
+        str(tmp_path / "code.pt"): "initial: ",
+        str(tmp_path / "text.pt"): "initial: ",
+        str(tmp_path / "other.pt"): "is this file of another backbone",
+        str(tmp_path / "list.pt"): "initial: ",
+    }
+    for file, message in files.items():
+        with pytest.raises(ConfigError, match=message):
+            load_encoder(make_network(NAME), NAME, file)
+    assert not (tmp_path / "exploded").exists()
+
+
+SHARED = '''
+"""One training with every norm frozen, so that a batch may be split over processes exactly."""
+import sys
+from pathlib import Path
+import torch
+from mde_ros.checkpoint import Checkpoint
+from mde_ros.networks import make_network
+from mde_ros.training.loop import LoopSettings, fit, make_fabric
+
+settings = LoopSettings(steps=3, device="cpu", precision="32-true", threads=1, ema=0.0,
+                        warmup=0, frozen=("encoder", "gates", "fuse_up", "fuse", "refine.0"))
+fabric = make_fabric(settings)
+
+def batches(first, last):
+    for step in range(first, last):
+        x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+        yield {"x": x[fabric.global_rank :: fabric.world_size]}
+
+def loss_of(network, batch):
+    return (network(batch["x"]).log() - batch["x"][:, :1, ::2, ::2]).square().mean()
+
+checkpoint = Checkpoint("fast_mobilenet_v2", make_network("fast_mobilenet_v2"), {}, {})
+fit(fabric, checkpoint, batches, loss_of, settings, Path(sys.argv[1]))
+print("world", fabric.world_size)
+'''
+
+
+def test_two_processes_share_a_batch_and_write_one_checkpoint_like_that_of_one(
+    tmp_path, monkeypatch
+):
+    script, one, two = tmp_path / "train.py", tmp_path / "one", tmp_path / "two"
+    script.write_text(SHARED)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.run(
+        [sys.executable, *torchrun, str(script), str(two)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env={**os.environ, "PYTHONPATH": str(Path(loop.__file__).parents[2])},
+    )
+    assert process.returncode == 0 and "world 2" in process.stdout, process.stderr[-2000:]
+    assert sorted(p.name for p in two.iterdir()) == ["model.safetensors", STATE]
+    monkeypatch.setattr(sys, "argv", [str(script), str(one)])
+    runpy.run_path(str(script))
+    torch.manual_seed(0)
+    start = make_network(NAME).refine[1].weight.detach()
+    expected, got = (read_tensors(p / "model.safetensors")[0] for p in (one, two))
+    assert (expected["refine.1.weight"] - start).abs().median() > 1e-3
+    for key in expected:
+        assert torch.allclose(expected[key], got[key], atol=2e-5), key
+
+
+def test_saved_training_can_be_exported_for_a_robot(uninterrupted, tmp_path):
+    from mde_ros.export import TOLERANCE, export
+
+    path = tmp_path / "copy.safetensors"
+    save(path, load(uninterrupted / "model.safetensors"))
+    assert export(path, tmp_path / "copy.onnx") <= TOLERANCE
