@@ -49,7 +49,7 @@ class DistillSettings:
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
-    gradient_weight: float = setting(2.0, "weight of log_depth's differences: edges", low=0.0)
+    gradient_weight: float = setting(1.0, "weight of log_depth's differences", low=0.0)
     teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
     focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
     smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
