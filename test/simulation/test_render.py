@@ -157,3 +157,29 @@ def test_without_mujoco_the_error_names_the_extra_and_the_packages(monkeypatch):
     for name in ("sim", "libegl1", "libegl-mesa0", "libgl1-mesa-dri"):
         assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_sun_falls_through_panes_and_not_through_walls(opengl):
+    """Sun at 45 degrees over a roof with a pane at x = 1..2: bright floor at x = 3..4 only."""
+    grey = Material((0.5, 0.5, 0.5))
+    roof = SceneObject("ceiling").box((-2, 0, 2.02), (3, 9, 0.02), grey)
+    roof.box((9, 0, 2.02), (7, 9, 0.02), grey)
+    pane = SceneObject("window").box((1.5, 0, 2.0), (0.5, 9, 0.01), Material(lets_sun_in=True))
+    floor = SceneObject("floor").box((0, 0, -0.05), (20, 20, 0.05), grey)
+    sun = Light((0.5, 0.5, 0.5), direction=(0.7071, 0, -0.7071), shadow=True)
+    scene = SceneRenderer(Scene("test", [floor, roof, pane], [sun], 0.3), SIZE, FOCAL_PX)
+    T = looking_along_x(1.2, 0.4)
+    scene.set(T, 0.0)
+    rgb, _, instance = scene.render()
+    _, pane_hit = scene.cast(np.array([1.5, 0, 1.0]), np.array([[0, 0, 1.0]]), 5.0)
+    scene.close()
+
+    def floor_at(x):
+        point = np.linalg.inv(T) @ [x, 0, 0, 1]
+        row = round(FOCAL_PX * point[1] / point[2] + (SIZE[1] - 1) / 2)
+        assert instance[row, SIZE[0] // 2] == 1
+        return float(rgb[row, SIZE[0] // 2].mean())
+
+    assert floor_at(3.5) > 1.5 * floor_at(2.5)
+    assert floor_at(3.5) > 1.5 * floor_at(4.6)
+    assert pane_hit.tolist() == [3]  # the pane itself is there
