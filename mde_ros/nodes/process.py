@@ -43,5 +43,8 @@ def spin(node: Node) -> None:
     while node.context.ok():
         try:
             executor.spin()
-        except rclpy_implementation.RCLError as error:  # a transition that the state forbids
-            node.get_logger().warning(str(error))
+        except rclpy_implementation.RCLError as error:
+            if (
+                node.context.ok()
+            ):  # a transition that the state forbids, not a shutdown in mid-frame
+                node.get_logger().warning(str(error))

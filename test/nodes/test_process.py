@@ -14,7 +14,6 @@ from domain_coordinator import domain_id
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from robot import Robot, image_message, info_message, write_network
-from sensor_msgs.msg import Image
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
@@ -35,12 +34,14 @@ class Process(Robot):
         self.domain, self.log, self.started = domain, log, []
 
     def start(self, *arguments: str) -> subprocess.Popen:
+        """The depth node with ROS arguments."""
         command = [sys.executable, "-m", "mde_ros.nodes.depth_node", "--ros-args"]
+        return self.run([*command, *arguments])
+
+    def run(self, command: list[str]) -> subprocess.Popen:
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain)}
-        with self.log.open("w") as log:
-            child = subprocess.Popen(
-                [*command, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
+        with self.log.open("a") as log:
+            child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self.started.append(child)
         return child
 
@@ -72,16 +73,8 @@ class Process(Robot):
 
 
 @pytest.fixture
-def profile() -> str:
-    return str(ROOT / "config" / "fastdds.xml")
-
-
-@pytest.fixture
-def process(tmp_path, monkeypatch, profile):
+def process(tmp_path, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
-    if profile:
-        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
     with domain_id() as domain:
         process = Process(domain, tmp_path / "node.log")
         yield process
@@ -159,9 +152,26 @@ def test_the_node_needs_no_torch_when_onnxruntime_runs_it(wall):
     assert run.stdout.strip() == "[]", run.stderr
 
 
-@pytest.mark.parametrize("profile", [""])
+CAMERA_WITHOUT_PROFILE = """
+import rclpy
+from array import array
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node("camera")
+qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+publisher = node.create_publisher(Image, "image", qos)
+large, small = Image(data=array("B", bytes(6_000_000))), Image(data=array("B", bytes(9)))
+while True:
+    publisher.publish(large)
+    publisher.publish(small)  # arrives, and shows the gap before it
+    rclpy.spin_once(node, timeout_sec=0.03)
+"""
+
+
 def test_that_images_are_lost_before_they_reach_the_node_is_told(process, wall):
-    """Without the profile an image of 6 MB does not fit the shared memory of 512 KB."""
+    """An image of 6 MB does not fit the shared memory of 512 KB that is the default."""
     heard: list[dict[str, str]] = []
     process.node.create_subscription(
         DiagnosticArray,
@@ -169,17 +179,9 @@ def test_that_images_are_lost_before_they_reach_the_node_is_told(process, wall):
         lambda m: heard.append({v.key: v.value for v in m.status[0].values}),
         10,
     )
-    process.image = process.publisher(Image, "image", "best_effort")
-    process.start(
-        "-p", "autostart:=true", "-p", f"model:={wall}", "-p", "diagnostics_period:=0.2"
-    )  # fmt: skip
-    # A loss shows as a gap before the next one that arrives: the small one does.
-    large, small = (image_message(np.zeros((h, w, 3), np.uint8)) for h, w in ((1080, 1920), (6, 8)))
-
-    def lost() -> bool:
-        process.image.publish(large)
-        process.image.publish(small)
-        return bool(heard) and int(heard[-1]["loss_reports"]) > 0
-
-    process.until(lost)
+    options = ("autostart:=true", f"model:={wall}", "diagnostics_period:=0.2")
+    process.start(*(word for option in options for word in ("-p", option)))
+    plain = ["env", "-u", "FASTRTPS_DEFAULT_PROFILES_FILE", sys.executable]
+    process.run([*plain, "-c", CAMERA_WITHOUT_PROFILE])
+    process.until(lambda: heard and int(heard[-1]["loss_reports"]) > 0)
     assert "FASTRTPS_DEFAULT_PROFILES_FILE" in process.log.read_text()
