@@ -76,7 +76,10 @@ def rate(settings: LoopSettings, step: int) -> float:
 
 
 def load_encoder(network: nn.Module, name: str, initial: str) -> None:
-    """Start from a checkpoint of the same network, or from ImageNet weights of its encoder.
+    """Start from a checkpoint, or from ImageNet weights of the encoder.
+
+    Of another network's checkpoint all tensors of the same name and shape are taken, and the
+    encoder must be among them.
 
     Raises:
         ConfigError: when the file is neither.
@@ -85,9 +88,11 @@ def load_encoder(network: nn.Module, name: str, initial: str) -> None:
     try:
         if path.suffix == ".safetensors":
             loaded = load(path)
-            if loaded.network_name != name:
-                raise ConfigError(f"{path} holds {loaded.network_name}, expected {name}")
-            network.load_state_dict(loaded.network.state_dict())
+            own, given = network.state_dict(), loaded.network.state_dict()
+            shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+            if not all(k in shared for k in own if k.startswith("encoder.")):
+                raise ConfigError(f"{loaded.network_name} has another encoder than {name}")
+            network.load_state_dict(shared, strict=False)
         else:
             # Public ImageNet weights come as .pt; weights_only admits tensors and no code.
             weights = torch.load(path, map_location="cpu", weights_only=True)

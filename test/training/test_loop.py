@@ -270,8 +270,18 @@ def test_start_from_a_checkpoint_or_from_public_weights_of_the_encoder(
     )
 
 
+def test_start_from_another_student_takes_its_trunk_and_keeps_the_own_head(students, planted):
+    network, other = make_network(NAME), planted("light_mobilenet_v2")
+    head = network.refine[1].weight.clone()
+    load_encoder(network, NAME, str(students["light_mobilenet_v2"][0]))
+    for part in ("encoder", "gates", "fuse_up"):
+        for name, value in other.get_submodule(part).state_dict().items():
+            assert torch.equal(network.get_submodule(part).state_dict()[name], value), name
+    assert torch.equal(network.refine[1].weight, head)
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_initial_weights_that_do_not_fit_are_one_sentence(students, tmp_path):
+def test_initial_weights_that_do_not_fit_are_one_sentence(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "exploded",))
@@ -281,7 +291,6 @@ def test_initial_weights_that_do_not_fit_are_one_sentence(students, tmp_path):
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     files = {
-        str(students["light_mobilenet_v2"][0]): "holds light_mobilenet_v2, expected fast_mobilenet",
         str(tmp_path / "nowhere.pt"): "nowhere.pt",
         str(tmp_path / "code.pt"): "initial: ",
         str(tmp_path / "text.pt"): "initial: ",
