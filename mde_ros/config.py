@@ -134,6 +134,10 @@ def _number(text: str) -> float | str:
         return text
 
 
+def _is_settings(expected: Any) -> bool:
+    return dataclasses.is_dataclass(expected)
+
+
 def _type_name(expected: Any) -> str:
     return expected.__name__ if type(expected) is type else str(expected)
 
@@ -173,14 +177,15 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
     for key, value in values.items():
         if key not in valid:
             raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            value = build(hints[key], value, f"{source}.{key}")
-        elif hints[key] is float and isinstance(value, str):
+        hint: Any = hints[key]
+        if _is_settings(hint) and isinstance(value, Mapping):
+            value = build(hint, value, f"{source}.{key}")
+        elif hint is float and isinstance(value, str):
             value = _number(value)
-        elif isinstance(value, list) and (items := _tuple_items(hints[key])):
+        elif isinstance(value, list) and (items := _tuple_items(hint)):
             item = items[0]
             value = tuple(
-                build(item, v, f"{source}.{key}[{i}]") if dataclasses.is_dataclass(item) else v
+                build(item, v, f"{source}.{key}[{i}]") if _is_settings(item) else v
                 for i, v in enumerate(value)
             )
         arguments[key] = value

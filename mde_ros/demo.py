@@ -391,7 +391,7 @@ def _die_with_parent() -> None:
 @contextmanager
 def _own_domain(log: Path) -> Iterator[int]:
     """A ROS domain of our own on this machine, and the Fast DDS profile for large messages."""
-    from mde_ros.nodes.probe import fastdds_profile
+    from mde_ros.nodes.process import fastdds_profile
 
     lock, domain = _lock_domain()
     changes = {

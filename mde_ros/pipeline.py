@@ -93,5 +93,6 @@ class DepthPipeline:
         depth = full.pop("depth")
         cv2.patchNaNs(depth, 0.0)  # the thresholds let NaN pass in some versions of OpenCV
         cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
-        cv2.threshold(depth, self.settings.min_depth, 0, cv2.THRESH_TOZERO, dst=depth)
+        below_min = float(np.nextafter(np.float32(self.settings.min_depth), np.float32(-1)))
+        cv2.threshold(depth, below_min, 0, cv2.THRESH_TOZERO, dst=depth)  # keeps what is greater
         return Prediction(depth, uncertainty=full.get("uncertainty"), saliency=full.get("saliency"))

@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera
 from mde_ros.nodes.convert import Outputs, rgb_from_image
+from mde_ros.nodes.process import fastdds_profile
 
 FEEDS = ("depth", "cloud", "fast", "fast_cloud")
 START_DEADLINE_S = 120.0
@@ -259,16 +260,6 @@ def measure_messages(images: np.ndarray, focal_px: float, rounds: int = 100) -> 
             if i >= 5:
                 spent[name].append(1e3 * (time.perf_counter() - begin))
     return {name: float(np.median(values)) for name, values in spent.items()}
-
-
-def fastdds_profile() -> str | None:
-    """The Fast DDS profile of this package: in the source tree, or where it is installed."""
-    root = Path(__file__).resolve().parents[2]
-    prefixes = [Path(sys.prefix), *map(Path, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
-    for folder in (root, *(p / "share" / "mde_ros" for p in prefixes)):
-        if (folder / "config" / "fastdds.xml").is_file():
-            return str(folder / "config" / "fastdds.xml")
-    return None
 
 
 def _soak(probe: Probe, pid: int, frames: int) -> dict[str, Any]:

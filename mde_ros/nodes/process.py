@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -44,7 +47,16 @@ def spin(node: Node) -> None:
         try:
             executor.spin()
         except rclpy_implementation.RCLError as error:
-            if (
-                node.context.ok()
-            ):  # a transition that the state forbids, not a shutdown in mid-frame
+            # A transition that the state forbids; after a shutdown in mid-frame it says nothing.
+            if node.context.ok():
                 node.get_logger().warning(str(error))
+
+
+def fastdds_profile() -> str | None:
+    """The Fast DDS profile of this package: in the source tree, or where it is installed."""
+    root = Path(__file__).resolve().parents[2]
+    prefixes = [Path(sys.prefix), *map(Path, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
+    for folder in (root, *(p / "share" / "mde_ros" for p in prefixes)):
+        if (folder / "config" / "fastdds.xml").is_file():
+            return str(folder / "config" / "fastdds.xml")
+    return None

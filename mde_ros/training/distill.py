@@ -165,7 +165,11 @@ def train(settings: DistillSettings, out: Path) -> Path:
         fabric.global_rank,
         fabric.world_size,
     )
-    spec = {"name": settings.network, "focal_px": settings.focal_px, "pixels": 304 * 228}
+    spec = {
+        "name": settings.network,
+        "focal_px": settings.focal_px,
+        "pixels": SIZES[0][0] * SIZES[0][1],
+    }
     network = make_network(settings.network)
     if settings.initial:
         load_encoder(network, settings.network, settings.initial)

@@ -35,7 +35,7 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
 
     def validate(checkpoint: Path) -> dict[str, float]:
         pipeline = DepthPipeline(PipelineSettings(model=str(checkpoint), device="cpu", threads=0))
-        figures = {}
+        figures: dict[str, float] = {}
         for held, data in opened:
             total = Aggregate()
             for i in range(len(data) - held.last if held.last else 0, len(data), held.every):
