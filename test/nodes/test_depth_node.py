@@ -50,7 +50,7 @@ def test_depth_is_that_of_its_own_pixel_and_nan_out_of_range(bench, ramp):
     bench.start(ramp, DEPTH, min_depth=1.0, max_depth=20.0)
     depth = metres(bench.answer(DEPTH, image_message(RGB), info_message(64, 48)))
     planted = RGB[..., 0] * np.float32(0.1)
-    valid = (planted > 1.0) & (planted <= 20.0)
+    valid = (planted >= 1.0) & (planted <= 20.0)
     assert np.array_equal(depth[valid], planted[valid])
     assert np.isnan(depth[~valid]).all() and 0 < valid.sum() < valid.size
 
@@ -60,7 +60,7 @@ def test_16uc1_is_the_depth_in_millimetres_and_zero_for_none(bench, ramp):
     msg = bench.answer(DEPTH, image_message(RGB), info_message(64, 48))
     assert (msg.encoding, msg.step, len(msg.data)) == ("16UC1", 128, 128 * 48)
     planted = RGB[..., 0].astype(int) * 100
-    expected = np.where((planted > 100) & (planted <= 20000), planted, 0)
+    expected = np.where((planted >= 100) & (planted <= 20000), planted, 0)
     assert np.array_equal(np.frombuffer(msg.data, np.uint16).reshape(48, 64), expected)
 
 
@@ -94,7 +94,7 @@ def test_depth_and_colours_of_a_distorted_lens_are_those_of_the_undistorted_imag
     assert np.abs(colours[inside].astype(int) - straight[inside]).max() <= 8  # fixed-point maps
     bench.until(lambda: bench.heard[DEPTH])
     red = colours[..., 0] * np.float32(0.1)
-    expected = np.where(red > np.float32(0.1), red, np.nan)
+    expected = np.where(red >= np.float32(0.1), red, np.nan)
     assert np.array_equal(metres(bench.heard[DEPTH][0]), expected, equal_nan=True)
 
 
