@@ -52,7 +52,7 @@ setup(
         ],
         "training": ["torch", "safetensors", "onnx", "lightning-fabric"],
         "report": ["matplotlib", "jinja2"],
-        "sim": ["mujoco>=3.2,<4"],
+        "sim": ["mujoco>=3.3.4,<4"],
         "openvino": ["openvino"],
         "dev": [
             "pytest",

@@ -131,6 +131,8 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--size", metavar="WxH", help="image size in pixels")
     flag("--seed", type=int)
     flag("--jobs", type=int, help="processes")
+    flag("--rate", type=float, metavar="HZ", help="frames per second of a clip")
+    flag("--bag", action="store_true", default=None, help="write every clip as a rosbag too")
 
     flag = command("export", run_export, "write a checkpoint as ONNX, checked against torch")
     flag("checkpoint", metavar="MODEL.safetensors")
@@ -299,6 +301,8 @@ def run_simulate(a: argparse.Namespace) -> int:
         "size": picture_size(a.size) if a.size else None,
         "seed": a.seed,
         "jobs": a.jobs,
+        "rate_hz": a.rate,
+        "bag": a.bag,
     }
     return simulate(load(SimulationSettings, None, **flags), a.out)
 
