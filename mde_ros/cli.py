@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"mde: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except (ValueError, FloatingPointError) as error:
-        # Every error class of this package is a ValueError with one sentence for the user.
+    except (ValueError, RuntimeError, FloatingPointError) as error:
+        # An error class of this package holds one sentence for the user; others are bugs.
         if not is_ours(error):
             raise
         print(f"mde: {error}", file=sys.stderr)

@@ -191,9 +191,7 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
         arguments[key] = value
     try:
         return cls(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
-    except TypeError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{source}: {error}") from None
 
 
