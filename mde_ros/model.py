@@ -51,5 +51,5 @@ class DepthModel(nn.Module):
         if sparse_m is None:
             canonical = self.network(x)
         else:
-            canonical = self.network(x, sparse_m / ratio.to(x.dtype))
+            canonical = self.network(x, (sparse_m / ratio).to(x.dtype))
         return {"depth": canonical.float() * ratio}

@@ -74,5 +74,17 @@ def test_sparse_depth_reaches_the_network_at_the_canonical_scale_and_comes_back_
     assert torch.equal(depth, sparse_m)
 
 
+def test_half_precision_network_gets_all_inputs_in_half_precision_and_gives_fp32_metres():
+    class Sum(nn.Module):
+        def forward(self, x, sparse):
+            assert x.dtype == sparse.dtype == torch.float16
+            return x[:, :1] * 0 + sparse
+
+    image = torch.zeros(1, 4, 6, 3, dtype=torch.uint8)
+    sparse_m = torch.full((1, 1, 4, 6), 3.0)
+    depth = DepthModel(Sum(), FC).half()(image, torch.tensor([FC / 2]), sparse_m)["depth"]
+    assert torch.equal(depth, sparse_m)
+
+
 def test_weights_of_a_network_are_the_models_only_state():
     assert list(DepthModel(nn.Conv2d(3, 1, 1)).state_dict()) == ["network.weight", "network.bias"]
