@@ -6,9 +6,11 @@ completes depth, sparse depth; it returns named maps in metres.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -18,9 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 import yaml
 
-from mde_ros.config import ConfigError, build, check, setting
+from mde_ros.config import ConfigError, PipelineSettings, build, check, setting
 
-RUNTIMES = ("auto", "torch", "onnxruntime", "openvino", "tensorrt")
+RUNTIMES: tuple[str, ...] = PipelineSettings.__dataclass_fields__["runtime"].metadata["choices"]
+GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvgpu", "/dev/nvhost-gpu")  # PC, Jetson
+FP16_TOLERANCE = 0.02  # of the median depth
 
 
 class ModelError(ValueError):
@@ -71,7 +75,10 @@ class Runtime(Protocol):
     def __call__(
         self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """image (h, w, 3) uint8, sparse (h, w) float32 metres → {"depth": (h', w') float32, …}."""
+        """image (h, w, 3) uint8, sparse (h, w) float32 metres → {"depth": (h', w') float32, …}.
+
+        Depth is NaN where the network has none, so that resizing does not mix it with metres.
+        """
 
 
 def sha256_of(path: Path) -> str:
@@ -122,7 +129,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file, read without loading tensors.
 
     Raises:
-        ModelError: when the file is truncated or is no safetensors file.
+        ModelError: when the file is missing, truncated or no safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -134,6 +141,8 @@ def read_header(path: Path) -> dict[str, Any]:
         if max(ends, default=0) + 8 + length != path.stat().st_size:
             raise ValueError("it is truncated")
         return header
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
 
@@ -173,6 +182,24 @@ def linked_weights(path: Path, about: Mapping[str, str]) -> str | None:
             f" {about['weights_sha256'][:12]}…, got {found[:12]}; export it again"
         )
     return found
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    """The sentence for an ONNX file that a library refused.
+
+    A file linked to a checkpoint (see export.link) is refused too when that checkpoint is missing
+    or of another size. What it says of it is looked up in its bytes: two string fields, each after
+    a tag and a length (protobuf's StringStringEntryProto).
+    """
+    data = path.read_bytes()
+    fields = re.finditer(rb"\x0a.(weights(?:_sha256)?)\x12(.)", data, re.DOTALL)
+    about = {m[1].decode(): data[m.end() :][: m[2][0]].decode("utf-8", "replace") for m in fields}
+    try:
+        linked_weights(path, about)
+    except ModelError as known:
+        return known
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return ModelError(f"{path}: not a readable ONNX network ({reason})")
 
 
 def _foreign_spec(path: Path, sha256: str) -> ModelSpec:
@@ -226,8 +253,13 @@ class OnnxRuntime:
     def __init__(
         self, path: Path, device: str = "cpu", threads: int = 2, tensorrt: bool = False
     ) -> None:
-        import onnxruntime as ort
-
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(
+                f"runtime: onnxruntime cannot be imported ({reason}); pip install onnxruntime"
+            ) from None
         self.path, self.device, self.sha256 = path, device, sha256_of(path)
         self.name = "tensorrt" if tensorrt else "onnxruntime"
         kind = "tensorrt" if tensorrt else device.split(":")[0]
@@ -242,12 +274,18 @@ class OnnxRuntime:
         options.log_severity_level = 3
         # A spinning pool starves the rest of a robot's CPU for a few percent of speed.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        index = {"device_id": device.partition(":")[2] or "0"} if kind != "cpu" else {}
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[(provider, index)])
+            self._session = ort.InferenceSession(
+                str(path), options, providers=self._providers(kind)
+            )
         except Exception as error:  # onnxruntime's own exceptions share no other base
-            reason = str(error).splitlines()[0][:200]
-            raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
+            raise _unreadable(path, error) from None
+        self._session.disable_fallback()
+        if provider not in self._session.get_providers():
+            raise ModelError(
+                f"runtime: {provider} could not be loaded (do the driver, CUDA and cuDNN fit this"
+                " onnxruntime?); use device:=cpu"
+            )
         about = self._session.get_modelmeta().custom_metadata_map
         self.sha256 = linked_weights(path, about) or self.sha256
         stored = about.get("mde_ros")
@@ -258,6 +296,27 @@ class OnnxRuntime:
             self.spec = _with_size(self.spec, self._session.get_inputs()[0], path)
         self._inputs = [i.name for i in self._session.get_inputs()]
         self._outputs = [o.name for o in self._session.get_outputs()]
+
+    def _providers(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
+        """Execution providers and their options, the preferred one first."""
+        if kind == "cpu":
+            return [(self.PROVIDERS["cpu"], {})]
+        index = {"device_id": int(self.device.partition(":")[2] or 0)}
+        cuda = (self.PROVIDERS["cuda"], index)
+        if kind == "cuda":
+            return [cuda]
+        # A folder per file: the names of engines in the cache do not depend on the weights.
+        cache = Path("~/.cache/mde_ros/tensorrt").expanduser() / self.sha256[:16]
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(f"runtime: {cache} cannot be written ({error.strerror})") from None
+        engine = {
+            "trt_fp16_enable": True,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+        }
+        return [(self.PROVIDERS["tensorrt"], index | engine), cuda]
 
     def __call__(
         self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
@@ -289,7 +348,7 @@ class OnnxRuntime:
             raise ModelError(f"{self.path}: expected one depth map, got an output of {raw.shape}")
         value = value * np.float32(spec.output_scale)
         if spec.output == "inverse_depth":
-            value = np.where(value > 0, 1 / np.maximum(value, 1e-9), 0).astype(np.float32)
+            value = np.where(value > 0, 1 / np.maximum(value, 1e-9), np.nan).astype(np.float32)
         if spec.focal_px:
             value = value * np.float32(focal_px / spec.focal_px)
         return {"depth": value}
@@ -309,8 +368,7 @@ class OpenVino:
         try:
             model = core.read_model(str(path))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0][:200]
-            raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
+            raise _unreadable(path, error) from None
         if not model.has_rt_info(["framework", "mde_ros"]):
             raise ModelError(f"{path.name}: openvino runs networks exported by this package only")
         about = {
@@ -338,31 +396,50 @@ class OpenVino:
 
 
 class Torch:
-    """A checkpoint run by torch: fp32 on a CPU; fp16 inside a CUDA graph on a GPU."""
+    """A checkpoint run by torch: fp32 on a CPU; fp16 inside a CUDA graph on a GPU.
+
+    Where fp16 moves the depth of a test image by more than FP16_TOLERANCE, a GPU keeps fp32 too.
+    """
 
     name = "torch"
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 2) -> None:
-        import torch
+        try:
+            import torch
 
-        from mde_ros import checkpoint
-        from mde_ros.model import DepthModel
-
+            from mde_ros import checkpoint
+            from mde_ros.model import DepthModel
+        except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing
+            reason = str(error).splitlines()[0][:200]
+            raise ModelError(
+                f"runtime: torch cannot be imported ({reason}); install it or use an .onnx file"
+            ) from None
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError("device: cuda was asked for, but torch sees no GPU; use device:=cpu")
         if threads and device == "cpu":
             torch.set_num_threads(threads)
         self.path, self.device, self.sha256 = path, device, sha256_of(path)
+        self.precision = "fp32"
         self._torch = torch
         try:
             loaded = checkpoint.load(path)
         except checkpoint.CheckpointError as error:
             raise ModelError(str(error)) from None
         self.spec = spec_from_json(json.dumps(loaded.spec), str(path))
-        self._model = DepthModel(loaded.network, self.spec.focal_px).eval().to(device)
+        self._model = DepthModel(loaded.network, self.spec.focal_px).eval()
         self._graphs: dict[tuple, _CudaGraph] = {}
-        if device.startswith("cuda"):
-            self._model.half()
+        if device != "cpu":
+            torch.backends.cudnn.benchmark = True
+            try:
+                self._model.to(device)
+                half = copy.deepcopy(self._model).half()
+                if same_depth(self._model, half, self.spec, device):
+                    self._model, self.precision = half, "fp16"
+            except RuntimeError as error:  # no memory, no such GPU, no kernels for it
+                reason = str(error).splitlines()[0][:200]
+                raise ModelError(
+                    f"device: {device} cannot run {path.name} ({reason}); use device:=cpu"
+                ) from None
 
     def __call__(
         self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
@@ -378,11 +455,32 @@ class Torch:
             if self.device == "cpu":
                 outputs = self._model(*inputs)
             else:
-                key = tuple(image.shape[:2])
+                key = (*image.shape[:2], len(inputs))
                 if key not in self._graphs:
                     self._graphs = {key: _CudaGraph(self._model, inputs, self.device)}
                 outputs = self._graphs[key](inputs)
         return {name: value[0, 0].float().numpy() for name, value in outputs.items()}
+
+
+def same_depth(exact: Any, rough: Any, spec: ModelSpec, device: str) -> bool:
+    """Whether a copy of a DepthModel in lower precision gives the same metres for a test image.
+
+    A smooth texture of the network's input size; every pixel must agree to FP16_TOLERANCE of the
+    median, which what is not finite never does.
+    """
+    import torch
+
+    side = max(1, round(spec.pixels**0.5 / spec.multiple)) * spec.multiple
+    width, height = spec.size or (side, side)
+    y, x = np.mgrid[:height, :width][..., None] / 16
+    image = (128 + 60 * np.sin(x + [0, 1, 2]) + 60 * np.cos(y - [0, 2, 1])).astype(np.uint8)
+    inputs = [torch.from_numpy(image)[None], torch.tensor([spec.focal_px or float(width)])]
+    if spec.takes_points:
+        inputs.append(torch.full((1, 1, height, width), 3.0))
+    with torch.inference_mode():
+        inputs = [i.to(device) for i in inputs]
+        expected, got = exact(*inputs)["depth"].float(), rough(*inputs)["depth"].float()
+        return bool(((got - expected).abs() <= FP16_TOLERANCE * expected.median()).all())
 
 
 class _CudaGraph:
@@ -391,17 +489,19 @@ class _CudaGraph:
     def __init__(self, model: Any, inputs: list, device: str) -> None:
         import torch
 
+        self._device = device
         self._pinned = [torch.empty_like(x).pin_memory() for x in inputs]
         self._static = [x.to(device) for x in inputs]
-        self._stream = torch.cuda.Stream(device)
-        self._stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(self._stream):
-            for _ in range(3):  # cuDNN picks its algorithms before the capture
-                model(*self._static)
-        torch.cuda.current_stream(device).wait_stream(self._stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            self._outputs = model(*self._static)
+        with torch.cuda.device(device):
+            self._stream = torch.cuda.Stream()
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                for _ in range(3):  # cuDNN picks its algorithms before the capture
+                    model(*self._static)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._outputs = model(*self._static)
         self._host = {
             name: torch.empty(value.shape, dtype=value.dtype).pin_memory()
             for name, value in self._outputs.items()
@@ -410,7 +510,7 @@ class _CudaGraph:
     def __call__(self, inputs: list) -> dict:
         import torch
 
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             for pinned, static, value in zip(self._pinned, self._static, inputs):
                 pinned.copy_(value)
                 static.copy_(pinned, non_blocking=True)
@@ -422,22 +522,32 @@ class _CudaGraph:
         return {name: value.float().clone() for name, value in self._host.items()}
 
 
-def resolve_device(device: str, runtime: str) -> str:
-    """auto → cuda:0 where there is a usable GPU, else cpu.
+def candidates(model: str, runtime: str, device: str) -> list[tuple[str, str]]:
+    """(runtime, device) to try in turn; more than one only where the device is auto.
 
     Raises:
-        ModelError: on a name that is no device.
+        ModelError: on a name that is no runtime or device.
     """
-    if device == "auto":
-        if runtime == "openvino":
-            return "cpu"
-        return "cuda:0" if Path("/dev/nvidia0").exists() or Path("/dev/nvgpu").exists() else "cpu"
+    if runtime not in RUNTIMES:
+        raise ModelError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
     kind, _, index = device.partition(":")
-    if kind == "cuda" and (not index or index.isdigit()):
-        return f"cuda:{index or 0}"
+    if device not in ("auto", "cpu") and not (kind == "cuda" and (not index or index.isdigit())):
+        raise ModelError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+    suffix = Path(model).suffix
+    on_cpu = "torch" if suffix == ".safetensors" else "onnxruntime"
+    on_gpu = "onnxruntime" if suffix == ".onnx" else "torch"
+    if runtime != "auto":
+        on_cpu = on_gpu = runtime
     if device == "cpu":
-        return device
-    raise ModelError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+        return [(on_cpu, "cpu")]
+    if device != "auto":
+        return [(on_gpu, f"cuda:{index or 0}")]
+    if on_cpu == "openvino" or not any(Path(node).exists() for node in GPU_NODES):
+        return [(on_cpu, "cpu")]
+    if on_cpu == "tensorrt":
+        return [("tensorrt", "cuda:0")]
+    tried = [(on_gpu, "cuda:0"), (on_cpu, "cuda:0"), (on_cpu, "cpu")]
+    return list(dict.fromkeys(tried))
 
 
 def load_runtime(
@@ -446,29 +556,35 @@ def load_runtime(
     """Load a shipped model or a file for a runtime and device.
 
     `runtime="auto"` takes torch for a checkpoint on a GPU and ONNX Runtime otherwise; torch is
-    imported only when it is used.
+    imported only when it is used. `device="auto"` takes a GPU where one is there and the installed
+    runtime can use it, else the CPU: see the result's `device`.
 
     Raises:
         ModelError: when the model or the runtime is not to be had, saying what is.
     """
-    if runtime not in RUNTIMES:
-        raise ModelError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
-    where = resolve_device(device, runtime)
-    suffix = Path(model).suffix
-    if runtime == "auto":
-        on_gpu = where != "cpu" and suffix != ".onnx"
-        runtime = "torch" if on_gpu or suffix == ".safetensors" else "onnxruntime"
+    *first, last = candidates(model, runtime, device)
+    for choice in first:
+        try:
+            return _load(model, *choice, threads)
+        except ModelError:
+            continue  # nobody asked for this GPU; what is wrong with the model, the last one says
+    return _load(model, *last, threads)
+
+
+def _load(model: str, runtime: str, device: str, threads: int) -> Runtime:
     if runtime == "torch":
         path = find_model(model, ".safetensors")
         if path.suffix != ".safetensors":
             raise ModelError(f"runtime: torch runs .safetensors, got {path.name}; use onnxruntime")
         read_header(path)
-        return Torch(path, where, threads)
+        return Torch(path, device, threads)
     path = find_model(model, ".onnx")
     if path.suffix != ".onnx":
         raise ModelError(f"runtime: {runtime} runs .onnx, got {path.name}; use `mde export` first")
     if runtime == "openvino":
+        if device != "cpu":
+            raise ModelError(f"runtime: openvino runs on the CPU, got device {device}; use cpu")
         return OpenVino(path, threads)
-    if runtime == "tensorrt" and where == "cpu":
+    if runtime == "tensorrt" and device == "cpu":
         raise ModelError("runtime: tensorrt needs a GPU; use device:=cuda")
-    return OnnxRuntime(path, where, threads, tensorrt=runtime == "tensorrt")
+    return OnnxRuntime(path, device, threads, tensorrt=runtime == "tensorrt")

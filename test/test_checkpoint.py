@@ -94,7 +94,7 @@ DAMAGE = [
     (foreign, "expected a checkpoint of this package, but its description is missing"),
     (pickled, "not a readable safetensors file"),
     (lambda p: p.write_bytes(b""), "not a readable safetensors file"),
-    (lambda p: p.unlink(), "not a readable safetensors file"),
+    (lambda p: p.unlink(), "no such file$"),
     (not_finite, "some of its weights are not finite"),
     (missing_weight, "its weights do not fit network 'fast_mobilenet_v2'"),
     (lambda p: rewrite(p, network="light_mobilenet_v2"), "do not fit network 'light_mobilenet_v2'"),
@@ -113,6 +113,12 @@ def test_unusable_file_is_one_sentence_that_names_it(path, damage, message):
     if path.exists():
         with pytest.raises(ModelError):
             load_runtime(str(path), device="cpu")
+
+
+def test_header_of_a_missing_file_is_named_as_missing(path):
+    path.unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors: no such file$"):
+        read_header(path)
 
 
 def test_header_can_be_read_without_the_tensors(path):

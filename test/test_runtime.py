@@ -1,11 +1,15 @@
 """Runtimes: foreign networks against their formula, parity of ours, errors that say what to do."""
 
 import hashlib
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from mde_ros import runtime as runtimes
 from mde_ros.runtime import (
     ModelError,
     ModelSpec,
@@ -68,8 +72,8 @@ def test_inverse_depth_becomes_depth_and_what_has_no_inverse_none(foreign_onnx, 
     path = foreign_onnx(RED, "output: inverse_depth\noutput_scale: 2.0\nscale: 1.0\n")
     depth = OnnxRuntime(path)(image, 1.0)["depth"]
     red = image[..., 0].astype(float)
-    expected = np.divide(1, 2 * red, out=np.zeros_like(red), where=red > 0)
-    assert depth == pytest.approx(expected, rel=1e-6)
+    expected = np.divide(1, 2 * red, out=np.full_like(red, np.nan), where=red > 0)
+    assert depth == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 def test_foreign_output_that_is_no_single_map_is_refused(foreign_onnx, image):
@@ -147,6 +151,10 @@ MISTAKES = {
         lambda t, s: (str(s[1]), "tensorrt", "cpu"),
         "tensorrt needs a GPU; use device:=cuda",
     ),
+    "OpenVINO on a GPU": (
+        lambda t, s: (str(s[1]), "openvino", "cuda"),
+        "openvino runs on the CPU, got device cuda:0; use cpu",
+    ),
     "foreign ONNX without YAML": (
         lambda t, s: (str(t / "net.onnx"), "auto", "cpu"),
         r"net\.yaml is not beside it; write one that gives size, mean",
@@ -185,6 +193,165 @@ def test_gpu_that_is_not_there_is_named_and_never_replaced_by_the_cpu(students):
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="torch sees no GPU; use device:=cpu"):
             load_runtime(str(checkpoint), device="cuda:0")
+
+
+@pytest.fixture
+def gpu_node(tmp_path, monkeypatch):
+    """A machine that looks as if it had an NVIDIA GPU, whatever is installed on it."""
+    node = tmp_path / "nvidia0"
+    node.touch()
+    monkeypatch.setattr(runtimes, "GPU_NODES", (str(node),))
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.skipif(not no_gpu(), reason="this machine's onnxruntime has CUDA")
+@pytest.mark.parametrize(
+    ("runtime", "suffix"),
+    [("auto", 0), ("torch", 0), ("auto", 1), ("onnxruntime", 1)],
+    ids=["checkpoint", "checkpoint on torch", "ONNX", "ONNX on onnxruntime"],
+)
+def test_gpu_that_nothing_here_can_use_is_passed_over(
+    students, gpu_node, monkeypatch, runtime, suffix
+):
+    """CPU builds of torch and ONNX Runtime, the latter claiming a CUDA that does not load."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: list(OnnxRuntime.PROVIDERS.values())
+    )
+    loaded = load_runtime(str(students["fast_mobilenet_v2"][suffix]), runtime)
+    assert (loaded.device, loaded.name) == ("cpu", ("torch", "onnxruntime")[suffix])
+
+
+@pytest.mark.parametrize("library", ["torch", "onnxruntime"])
+def test_library_that_is_not_installed_is_named_and_auto_does_without(
+    students, gpu_node, monkeypatch, library
+):
+    monkeypatch.setitem(sys.modules, library, None)  # import then fails
+    checkpoint, path = students["fast_mobilenet_v2"]
+    own, other = (checkpoint, path) if library == "torch" else (path, checkpoint)
+    with pytest.raises(ModelError, match=f"{library} cannot be imported .* install"):
+        load_runtime(str(own))
+    assert load_runtime(str(other)).path == other
+
+
+ORDERS = {
+    ("default", "auto"): [("torch", "cuda:0"), ("onnxruntime", "cuda:0"), ("onnxruntime", "cpu")],
+    ("a.onnx", "auto"): [("onnxruntime", "cuda:0"), ("onnxruntime", "cpu")],
+    ("a.safetensors", "auto"): [("torch", "cuda:0"), ("torch", "cpu")],
+    ("default", "torch"): [("torch", "cuda:0"), ("torch", "cpu")],
+    ("default", "openvino"): [("openvino", "cpu")],
+    ("default", "tensorrt"): [("tensorrt", "cuda:0")],
+}
+
+
+@pytest.mark.parametrize(("model", "runtime"), ORDERS)
+def test_auto_tries_the_gpu_first_and_an_explicit_device_is_the_only_one(gpu_node, model, runtime):
+    order = ORDERS[model, runtime]
+    assert runtimes.candidates(model, runtime, "auto") == order
+    assert runtimes.candidates(model, runtime, "cuda:2") == [(order[0][0], "cuda:2")]
+    assert runtimes.candidates(model, runtime, "cpu") == [(order[-1][0], "cpu")]
+
+
+def test_machine_without_gpu_node_never_looks_for_one(monkeypatch):
+    monkeypatch.setattr(runtimes, "GPU_NODES", ())
+    for model, runtime in ORDERS:
+        (choice,) = runtimes.candidates(model, runtime, "auto")
+        assert choice[1] == "cpu"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.skipif(not no_gpu(), reason="this machine's onnxruntime has CUDA")
+def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(students, monkeypatch):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(ModelError, match="CUDAExecutionProvider could not be loaded"):
+        load_runtime(str(students["fast_mobilenet_v2"][1]), device="cuda")
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "onnxruntime"])
+def test_gpu_providers_get_the_device_and_a_cache_of_their_own(
+    students, monkeypatch, tmp_path, kind
+):
+    """What ONNX Runtime is asked for, as its documentation of both providers spells it."""
+    asked = []
+
+    def session(path, options, providers):
+        asked.extend(providers)
+        raise RuntimeError("enough")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: list(OnnxRuntime.PROVIDERS.values())
+    )
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    path = students["fast_mobilenet_v2"][1]
+    with pytest.raises(ModelError, match="enough"):
+        load_runtime(str(path), kind, "cuda:1")
+    cache = tmp_path / ".cache/mde_ros/tensorrt" / sha256_of(path)[:16]
+    engine = {
+        "device_id": 1,
+        "trt_fp16_enable": True,
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+    }
+    cuda = ("CUDAExecutionProvider", {"device_id": 1})
+    expected = [("TensorrtExecutionProvider", engine), cuda] if kind == "tensorrt" else [cuda]
+    assert asked == expected and cache.is_dir() == (kind == "tensorrt")
+
+
+def test_half_precision_is_taken_only_where_every_pixel_agrees():
+    torch = pytest.importorskip("torch")
+    from mde_ros.model import DepthModel
+
+    class Scaled(torch.nn.Module):
+        """2 m plus a tenth of the image; on the way a power of two that fp16 may not hold."""
+
+        def __init__(self, power, off=0.0):
+            super().__init__()
+            self.power, self.off = 2.0**power, off
+
+        def forward(self, x):
+            depth = (2 + x[:, :1] / 10) * self.power / self.power
+            depth[..., 0, 0] += self.off * (x.dtype == torch.float16)
+            return depth
+
+    def agrees(network):
+        exact, rough = DepthModel(network), DepthModel(network).half()
+        return runtimes.same_depth(exact, rough, ModelSpec(pixels=32 * 32), "cpu")
+
+    assert agrees(Scaled(3)) and not agrees(Scaled(17)), "2 · 2^17 is infinite in fp16"
+    assert agrees(Scaled(0, 0.03)) and not agrees(Scaled(0, 0.05)), "2 % of about 2 m are 0.04 m"
+
+
+@pytest.fixture(scope="module")
+def linked(students, tmp_path_factory):
+    """Checkpoint and an ONNX file that points into it, under different names."""
+    from mde_ros.export import export
+
+    folder = tmp_path_factory.mktemp("linked")
+    weights, path = folder / "weights.safetensors", folder / "net.onnx"
+    weights.write_bytes(students["fast_mobilenet_v2"][0].read_bytes())
+    export(weights, path, linked=True)
+    return weights, path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("fate", ["gone", "shorter"])
+def test_linked_network_says_that_its_checkpoint_is_not_what_it_was(
+    linked, tmp_path, runtime, fate
+):
+    pytest.importorskip(runtime)
+    weights, path = (Path(shutil.copy(original, tmp_path)) for original in linked)
+    was = sha256_of(weights)[:12]
+    if fate == "gone":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-4000])
+    now = "no file" if fate == "gone" else sha256_of(weights)[:12]
+    message = f"expected weights.safetensors beside it with SHA-256 {was}…, got {now}; export it"
+    with pytest.raises(ModelError, match=message):
+        load_runtime(str(path), runtime, "cpu")
 
 
 @pytest.mark.parametrize(
