@@ -107,6 +107,15 @@ def undistort_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     return cv2.initUndistortRectifyMap(camera.K, camera.D, np.eye(3), camera.K, size, cv2.CV_16SC2)
 
 
+def undistorted_area(camera: Camera, maps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Where the undistorted image shows what the camera saw, not an invented border: (H, W) bool.
+
+    True where all pixels that cv2.remap mixes lie in the camera's image.
+    """
+    full = np.full((camera.height, camera.width), 255, np.uint8)
+    return cv2.remap(full, *maps, cv2.INTER_LINEAR) == 255
+
+
 def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:
     """The factor median(truth) / median(prediction) over pixels valid in both (Zhou et al. 2017).
 

@@ -12,8 +12,11 @@ import numpy as np
 
 from mde_ros.config import PipelineSettings
 from mde_ros.frame import Camera, Frame, Prediction
-from mde_ros.geometry import network_size, points_to_depth, undistort_maps
+from mde_ros.geometry import network_size, points_to_depth, undistort_maps, undistorted_area
 from mde_ros.runtime import Runtime, load_runtime
+
+# From this reduction on, pixels are averaged: interpolation would skip most of them and alias.
+AVERAGE_FROM = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,8 @@ class _Optics:
     ideal: Camera  # of the image that goes out: source without distortion
     network: Camera  # of the network's input
     maps: tuple[np.ndarray, np.ndarray] | None
+    seen: np.ndarray | None  # (H, W) float32, 0 where the lens shows nothing; None: 1 everywhere
+    resize: int  # OpenCV's interpolation from the image to the network's input
 
 
 class DepthPipeline:
@@ -43,6 +48,7 @@ class DepthPipeline:
             settings.model, settings.runtime, settings.device, settings.threads
         )
         self._optics: _Optics | None = None
+        self._rectified: tuple[Frame, np.ndarray] | None = None
 
     def __call__(self, frame: Frame) -> Prediction:
         """Predict depth for one frame; see Frame and Prediction for shapes and units."""
@@ -56,9 +62,16 @@ class DepthPipeline:
         return self.optics(camera).ideal
 
     def rectify(self, frame: Frame) -> np.ndarray:
-        """The frame's image as the depth sees it, lens distortion removed: (H, W, 3) uint8."""
+        """The frame's image as the depth sees it, lens distortion removed: (H, W, 3) uint8.
+
+        Made once per frame and kept until the next one, so it must not be written to.
+        """
         maps = self.optics(frame.camera).maps
-        return frame.image if maps is None else cv2.remap(frame.image, *maps, cv2.INTER_LINEAR)
+        if maps is None:
+            return frame.image
+        if self._rectified is None or self._rectified[0] is not frame:
+            self._rectified = frame, cv2.remap(frame.image, *maps, cv2.INTER_LINEAR)
+        return self._rectified[1]
 
     def optics(self, camera: Camera) -> _Optics:
         """Maps and resized cameras for this camera, kept until another camera comes."""
@@ -69,14 +82,19 @@ class DepthPipeline:
             )
             ideal = camera.undistorted()
             maps = undistort_maps(camera) if camera.is_distorted else None
-            self._optics = _Optics(camera, ideal, ideal.resized(*size), maps)
+            seen = None if maps is None else undistorted_area(camera, maps)
+            if seen is not None:
+                seen = None if seen.all() else seen.astype(np.float32)
+            reduction = (camera.width * camera.height / (size[0] * size[1])) ** 0.5
+            resize = cv2.INTER_AREA if reduction > AVERAGE_FROM else cv2.INTER_LINEAR
+            self._optics = _Optics(camera, ideal, ideal.resized(*size), maps, seen, resize)
         return self._optics
 
     def prepare(self, frame: Frame, optics: _Optics) -> tuple[np.ndarray, np.ndarray | None]:
         """Network input: (h, w, 3) uint8 and, for completion, sparse depth (h, w) in metres."""
         network = optics.network
         image = cv2.resize(
-            self.rectify(frame), (network.width, network.height), interpolation=cv2.INTER_LINEAR
+            self.rectify(frame), (network.width, network.height), interpolation=optics.resize
         )
         if not self.runtime.spec.takes_points:
             return image, None
@@ -84,7 +102,10 @@ class DepthPipeline:
         return image, points_to_depth(points, network)
 
     def finish(self, outputs: dict[str, np.ndarray], optics: _Optics) -> Prediction:
-        """Network output → the image's size; depth outside the range or not finite becomes 0."""
+        """Network output → the image's size, depth 0 where there is none.
+
+        None is what is not finite, out of the range or beyond what the lens shows.
+        """
         size = (optics.ideal.width, optics.ideal.height)
         full = {
             name: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
@@ -95,4 +116,9 @@ class DepthPipeline:
         cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         below_min = float(np.nextafter(np.float32(self.settings.min_depth), np.float32(-1)))
         cv2.threshold(depth, below_min, 0, cv2.THRESH_TOZERO, dst=depth)  # keeps what is greater
-        return Prediction(depth, uncertainty=full.get("uncertainty"), saliency=full.get("saliency"))
+        if optics.seen is not None:
+            cv2.multiply(depth, optics.seen, dst=depth)
+        uncertainty = full.get("uncertainty")
+        if uncertainty is not None:
+            uncertainty[depth == 0] = 0
+        return Prediction(depth, uncertainty=uncertainty, saliency=full.get("saliency"))

@@ -124,6 +124,28 @@ def test_undistortion_puts_bent_dots_where_a_pinhole_sees_them(model, D):
         assert centre == pytest.approx((cu, cv), abs=0.25)
 
 
+LENSES_THAT_SHOW_LESS = [
+    ("plumb_bob", (0.25, 0.02, 0.001, -0.002)),
+    ("rational_polynomial", (0.4, -0.1, 0.001, -0.001, 0.05, 0.1, -0.1, 0.02)),
+    ("equidistant", (0.5, 0.1, 0.0, 0.0)),
+]
+
+
+@pytest.mark.parametrize(("model", "D"), LENSES_THAT_SHOW_LESS)
+def test_undistorted_area_is_where_the_lens_puts_a_ray_into_the_image(model, D):
+    """OpenCV projects the ray of every pixel; only what lies on the very edge may go either way."""
+    K = np.array([[170, 0, 158], [0, 175, 122], [0, 0, 1.0]])
+    camera = Camera(320, 240, K, np.array(D), model)
+    points = geometry.rays(camera).reshape(-1, 1, 3).astype(np.float64)
+    lens = cv2.fisheye if model == "equidistant" else cv2
+    uv = lens.projectPoints(points, np.zeros(3), np.zeros(3), K, camera.D)[0].reshape(240, 320, 2)
+    beyond = np.maximum(-uv, uv - (319, 239)).max(-1)  # pixels outside the outermost centres
+    area = geometry.undistorted_area(camera, geometry.undistort_maps(camera))
+    step = 1 / 32  # of OpenCV's fixed-point maps
+    assert area[beyond < -step].all() and not area[beyond > step].any()
+    assert 0.02 < (beyond > step).mean() < 0.9 and (abs(beyond) <= step).mean() < 0.01
+
+
 def test_median_scale_recovers_a_planted_factor_and_ignores_what_is_no_measurement(rng):
     truth = rng.uniform(1, 5, (20, 20))
     prediction = truth / 1.7

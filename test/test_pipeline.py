@@ -1,6 +1,7 @@
 """DepthPipeline with networks whose answers are planted: range, scale, lens and LiDAR points."""
 
 import dataclasses
+import weakref
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from mde_ros.config import PipelineSettings
 from mde_ros.frame import Camera, Frame
-from mde_ros.geometry import points_to_depth
+from mde_ros.geometry import points_to_depth, rays, undistort_maps
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelSpec
 
@@ -160,6 +161,82 @@ def test_depth_belongs_to_the_camera_without_its_lens():
     ideal = DepthPipeline(PipelineSettings(), Planted({})).output_camera(camera)
     assert not ideal.is_distorted and np.array_equal(ideal.K, camera.K)
     assert (ideal.width, ideal.height) == (160, 120)
+
+
+WIDE = {"D": np.array([0.25, 0.02, 0.001, -0.002]), "distortion_model": "plumb_bob"}
+
+
+@pytest.mark.parametrize("where", ["network", "image"])
+def test_nothing_is_said_about_what_the_lens_does_not_show(where):
+    """Each pixel's ray through OpenCV's lens: beyond the outermost pixel centres nobody looked."""
+    camera = pinhole(160, 120, 90, **WIDE)
+    size = (160, 120) if where == "image" else (40, 30)
+    maps = {name: np.full(size[::-1], 2.0) for name in ("depth", "uncertainty", "saliency")}
+    prediction = DepthPipeline(PipelineSettings(), Planted(maps, size=size))(frame(camera))
+    points = rays(camera).reshape(-1, 3).astype(np.float64)
+    bent = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.K, camera.D)[0]
+    beyond = np.maximum(-bent, bent - (159, 119)).max(-1).reshape(120, 160)
+    sure = abs(beyond) > 1 / 32  # the step of OpenCV's fixed-point maps
+    expected = np.where(beyond > 0, 0.0, 2.0)[sure]
+    assert 0.02 < (beyond > 0).mean() < 0.9 and sure.mean() > 0.99
+    assert np.array_equal(prediction.depth[sure], expected)
+    assert np.array_equal(prediction.uncertainty[sure], expected)
+    assert (prediction.saliency == 2).all()
+
+
+def test_lens_that_fills_the_whole_image_costs_no_mask(camera):
+    pipeline = DepthPipeline(PipelineSettings(), Planted({}))
+    assert pipeline.optics(camera).seen is None
+    assert pipeline.optics(pinhole(160, 120, 110, **LENS)).seen is None
+
+
+def test_uncertainty_is_none_where_depth_is():
+    depth = np.full((24, 32), 3.0)
+    depth[:12] = 90.0
+    maps = {"depth": depth, "uncertainty": np.full((24, 32), 0.5)}
+    pipeline = DepthPipeline(PipelineSettings(), Planted(maps, size=(32, 24)))
+    prediction = pipeline(frame(pinhole(32, 24, 30)))
+    assert np.array_equal(prediction.uncertainty, np.where(depth == 3, 0.5, 0))
+
+
+def test_pixel_without_inverse_depth_does_not_bring_its_neighbours_nearer(foreign_onnx):
+    """Doubled in size, one pixel of 0 among 1/4 m must leave 4 m or none, nothing between."""
+    text = "output: inverse_depth\nscale: 1.0\nsize: [32, 24]\n"
+    path = foreign_onnx(
+        [("Slice", ["x", [0], [1], [1]], ["red"]), ("Mul", ["red", 1 / 400], ["y"])], text
+    )
+    image = np.full((48, 64, 3), 100, np.uint8)
+    image[20:22, 30:32] = 0
+    pipeline = DepthPipeline(PipelineSettings(model=str(path), device="cpu"))
+    depth = pipeline(frame(pinhole(64, 48, 60), image)).depth
+    assert (depth[20:22, 30:32] == 0).all() and (depth == 0).sum() <= 16
+    assert depth[depth > 0] == pytest.approx(4.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("width", "averaged"), [(256, False), (512, True)])
+def test_large_images_are_averaged_and_others_interpolated(width, averaged):
+    """White noise: a mean of n pixels has 1/sqrt(n) of its deviation; two by two is the least."""
+    height = width * 3 // 4
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    runtime = Planted({"depth": np.ones((4, 4))}, size=(128, 96))
+    DepthPipeline(PipelineSettings(), runtime)(frame(pinhole(width, height, 60), image))
+    expected = 256 / np.sqrt(12) / (width / 128 if averaged else 2)
+    assert runtime.image.std() == pytest.approx(expected, rel=0.03)
+
+
+def test_rectified_image_is_made_once_per_frame_and_let_go_with_the_next():
+    camera = pinhole(160, 120, 110, **LENS)
+    pipeline = DepthPipeline(PipelineSettings(), Planted({"depth": np.ones((4, 4))}))
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    first, second = frame(camera, image), frame(camera, image[::-1].copy())
+    pipeline(first)
+    once = pipeline.rectify(first)
+    assert pipeline.rectify(first) is once
+    assert np.array_equal(once, cv2.remap(image, *undistort_maps(camera), cv2.INTER_LINEAR))
+    assert not np.array_equal(pipeline.rectify(second), once)
+    gone = weakref.ref(first)
+    del first
+    assert gone() is None
 
 
 def test_image_without_distortion_is_not_touched(camera):
