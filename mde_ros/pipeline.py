@@ -5,6 +5,7 @@ undistort → resize → project points → network (metres) → resize → rang
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,8 +16,9 @@ from mde_ros.frame import Camera, Frame, Prediction
 from mde_ros.geometry import network_size, points_to_depth, undistort_maps, undistorted_area
 from mde_ros.runtime import Runtime, load_runtime
 
-# From this reduction on, pixels are averaged: interpolation would skip most of them and alias.
-AVERAGE_FROM = 2.5
+# Interpolation that reduces by more than this skips pixels, and fine texture aliases. Larger images
+# are halved first, which averages 2 by 2 and is many times faster than INTER_AREA in one step.
+REDUCTION = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class _Optics:
     network: Camera  # of the network's input
     maps: tuple[np.ndarray, np.ndarray] | None
     seen: np.ndarray | None  # (H, W) float32, 0 where the lens shows nothing; None: 1 everywhere
-    resize: int  # OpenCV's interpolation from the image to the network's input
+    halvings: int  # of the image, before it is interpolated to the network's size
 
 
 class DepthPipeline:
@@ -86,16 +88,17 @@ class DepthPipeline:
             if seen is not None:
                 seen = None if seen.all() else seen.astype(np.float32)
             reduction = (camera.width * camera.height / (size[0] * size[1])) ** 0.5
-            resize = cv2.INTER_AREA if reduction > AVERAGE_FROM else cv2.INTER_LINEAR
-            self._optics = _Optics(camera, ideal, ideal.resized(*size), maps, seen, resize)
+            halvings = max(0, math.ceil(math.log2(reduction / REDUCTION)))
+            self._optics = _Optics(camera, ideal, ideal.resized(*size), maps, seen, halvings)
         return self._optics
 
     def prepare(self, frame: Frame, optics: _Optics) -> tuple[np.ndarray, np.ndarray | None]:
         """Network input: (h, w, 3) uint8 and, for completion, sparse depth (h, w) in metres."""
-        network = optics.network
-        image = cv2.resize(
-            self.rectify(frame), (network.width, network.height), interpolation=optics.resize
-        )
+        network, image = optics.network, self.rectify(frame)
+        for _ in range(optics.halvings):
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (network.width, network.height), interpolation=cv2.INTER_LINEAR)
         if not self.runtime.spec.takes_points:
             return image, None
         points = np.zeros((0, 3), np.float32) if frame.points is None else frame.points

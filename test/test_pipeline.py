@@ -213,7 +213,7 @@ def test_pixel_without_inverse_depth_does_not_bring_its_neighbours_nearer(foreig
     assert depth[depth > 0] == pytest.approx(4.0, rel=1e-5)
 
 
-@pytest.mark.parametrize(("width", "averaged"), [(256, False), (512, True)])
+@pytest.mark.parametrize(("width", "averaged"), [(256, False), (512, True), (1024, True)])
 def test_large_images_are_averaged_and_others_interpolated(width, averaged):
     """White noise: a mean of n pixels has 1/sqrt(n) of its deviation; two by two is the least."""
     height = width * 3 // 4
