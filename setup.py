@@ -19,13 +19,16 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        NAME: ["weights/*", "config/*.yaml", "config/*.xml", "evaluation/*.j2", "samples/*"],
+        NAME: ["weights/*", "nodes/*.xml", "evaluation/*.j2", "samples/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", [str(p) for p in Path("launch").glob("*.launch.py")]),
-        (f"share/{NAME}/config", [str(p) for p in Path("config").glob("*.*")]),
+        (
+            f"share/{NAME}/config",
+            [*map(str, Path("config").glob("*.*")), f"{NAME}/nodes/fastdds.xml"],
+        ),
         (f"share/{NAME}/config/train", [str(p) for p in Path("config/train").glob("*")]),
     ],
     install_requires=[
@@ -41,6 +44,8 @@ setup(
     extras_require={
         "ros": [
             "ros-jazzy-rclpy[fastrtps]",
+            "ros-jazzy-builtin-interfaces",
+            "ros-jazzy-rcl-interfaces",
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-std-msgs",
             "ros-jazzy-std-srvs",

@@ -391,17 +391,15 @@ def _die_with_parent() -> None:
 @contextmanager
 def _own_domain(log: Path) -> Iterator[int]:
     """A ROS domain of our own on this machine, and the Fast DDS profile for large messages."""
-    from mde_ros.nodes.process import fastdds_profile
+    from mde_ros.nodes.process import dds_environment
 
     lock, domain = _lock_domain()
     changes = {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_LOG_DIR": str(log.resolve()),
+        **dds_environment(),
     }
-    profile = fastdds_profile()
-    if profile and "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ:
-        changes["FASTRTPS_DEFAULT_PROFILES_FILE"] = profile
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -28,7 +28,8 @@ def declare(node: Node, cls: type[T]) -> tuple[T, str]:
 
     Returns:
         The settings with the values given on the command line or in a parameter file, and "". If
-        any of those is unknown, of the wrong type or out of range: the defaults, and the reason.
+        any of those is unknown, of the wrong type or out of range: the defaults, and the reason;
+        but autostart stays as given, so that the node tries, fails and says why.
     """
     hints = typing.get_type_hints(cls)
     # Names that rclpy declares itself (use_sim_time, …) or reads on its own are not ours to judge.
@@ -40,7 +41,8 @@ def declare(node: Node, cls: type[T]) -> tuple[T, str]:
     try:
         settings, problem = build(cls, values, "parameters"), ""
     except ConfigError as error:
-        settings, problem = cls(), str(error)
+        asked = values.get("autostart") is True and "autostart" in hints
+        settings, problem = build(cls, {"autostart": True} if asked else {}), str(error)
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
         value = getattr(settings, f.name)
         node.declare_parameter(f.name, value, _descriptor(f), ignore_override=True)

@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera
 from mde_ros.nodes.convert import Outputs, rgb_from_image
-from mde_ros.nodes.process import fastdds_profile
+from mde_ros.nodes.process import dds_environment
 
 FEEDS = ("depth", "cloud", "fast", "fast_cloud")
 START_DEADLINE_S = 120.0
@@ -310,9 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], help="NAME:=VALUE parameters of the node")
     a = parser.parse_args(arguments)
     images = np.load(a.images)
-    profile = fastdds_profile()
-    if profile:  # without it, large messages between processes are lost
-        os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+    os.environ.update(dds_environment())
     try:
         if a.messages:
             result: dict[str, Any] = measure_messages(images, a.focal)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+
+# Fast DDS reads the first up to jazzy, the second from kilted on.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -25,7 +27,12 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
         node = make_node()
-        if node.settings.autostart and not node.start():
+        if not node.settings.autostart:
+            node.get_logger().info(
+                "unconfigured; start me with -p autostart:=true, or with `ros2 lifecycle set"
+                f" {node.get_fully_qualified_name()} configure` and then `activate`"
+            )
+        elif not node.start():
             return 1
         spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -52,11 +59,12 @@ def spin(node: Node) -> None:
                 node.get_logger().warning(str(error))
 
 
-def fastdds_profile() -> str | None:
-    """The Fast DDS profile of this package: in the source tree, or where it is installed."""
-    root = Path(__file__).resolve().parents[2]
-    prefixes = [Path(sys.prefix), *map(Path, os.environ.get("AMENT_PREFIX_PATH", "").split(":"))]
-    for folder in (root, *(p / "share" / "mde_ros" for p in prefixes)):
-        if (folder / "config" / "fastdds.xml").is_file():
-            return str(folder / "config" / "fastdds.xml")
-    return None
+def dds_environment() -> dict[str, str]:
+    """What to add to the environment, so that large messages pass between processes unharmed.
+
+    It names the Fast DDS profile of this package, unless the environment names one already.
+    """
+    if any(name in os.environ for name in PROFILE_VARIABLES):
+        return {}
+    profile = str(resources.files("mde_ros.nodes") / "fastdds.xml")
+    return dict.fromkeys(PROFILE_VARIABLES, profile)

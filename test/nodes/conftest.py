@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from mde_ros.nodes.process import dds_environment
+
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"  # tests in one process meet nobody else
 # Read once, with the first participant of a process: so all tests have it, in whatever order.
-os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
-    Path(__file__).parents[2] / "config" / "fastdds.xml"
-)
+os.environ.update(dds_environment())
 sys.path.append(str(Path(__file__).parent))  # for robot.py: test folders are no packages
 
 from robot import Bench, write_network

@@ -19,6 +19,7 @@ from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
 from mde_ros.nodes.convert import Outputs, camera_from_info
 from mde_ros.nodes.depth_node import OUTPUTS
+from mde_ros.nodes.process import PROFILE_VARIABLES
 from mde_ros.pipeline import DepthPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -112,10 +113,19 @@ def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tm
     assert child.wait(20) == 0, process.log.read_text()
 
 
-def test_a_node_that_cannot_start_by_itself_says_why_and_exits_with_one(process):
-    child = process.start("-p", "autostart:=true", "-p", "model:=/nowhere/net.onnx")
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("model:=/nowhere/net.onnx", "model: expected default"),
+        ("modle:=net.onnx", "parameters: unknown key 'modle'; valid: autostart,"),
+        ("threads:=-1", "threads: expected a value in [0, 256], got -1"),
+    ],
+)
+def test_a_node_that_cannot_start_by_itself_says_why_and_exits_with_one(process, parameter, reason):
+    child = process.start("-p", "autostart:=true", "-p", parameter)
     assert child.wait(20) == 1
-    assert "cannot configure: model: expected default" in process.log.read_text()
+    log = process.log.read_text()
+    assert "cannot configure" in log and reason in log
 
 
 def test_without_autostart_a_node_waits_and_survives_a_forbidden_transition(process, wall):
@@ -130,6 +140,7 @@ def test_without_autostart_a_node_waits_and_survives_a_forbidden_transition(proc
         return future.result().current_state.label
 
     assert label() == "unconfigured"
+    assert "lifecycle set /depth_node configure" in process.log.read_text()
     forbidden, allowed = ChangeState.Request(), ChangeState.Request()
     forbidden.transition.id = Transition.TRANSITION_ACTIVATE
     allowed.transition.id = Transition.TRANSITION_CONFIGURE
@@ -181,7 +192,7 @@ def test_that_images_are_lost_before_they_reach_the_node_is_told(process, wall):
     )
     options = ("autostart:=true", f"model:={wall}", "diagnostics_period:=0.2")
     process.start(*(word for option in options for word in ("-p", option)))
-    plain = ["env", "-u", "FASTRTPS_DEFAULT_PROFILES_FILE", sys.executable]
-    process.run([*plain, "-c", CAMERA_WITHOUT_PROFILE])
+    plain = [word for name in PROFILE_VARIABLES for word in ("-u", name)]
+    process.run(["env", *plain, sys.executable, "-c", CAMERA_WITHOUT_PROFILE])
     process.until(lambda: heard and int(heard[-1]["loss_reports"]) > 0)
     assert "FASTRTPS_DEFAULT_PROFILES_FILE" in process.log.read_text()
