@@ -35,17 +35,29 @@ class CameraStream:
         self._waiting = None
         return image
 
+    def camera(self) -> Camera:
+        """The camera of the newest camera_info, whatever the image's size.
+
+        Raises:
+            Rejected: no_camera_info or camera_info_invalid.
+        """
+        if self._info is None:
+            raise Rejected(
+                "no_camera_info",
+                f"expected a message on {self.topic}, none has come;"
+                " it must be published along with the images",
+            )
+        if self._camera is None:
+            self._camera = camera_from_info(self._info, self.rectified)
+        return self._camera
+
     def camera_of(self, image: np.ndarray) -> Camera:
         """The camera of an (H, W, 3) image.
 
         Raises:
             Rejected: no_camera_info, camera_info_size or camera_info_invalid.
         """
-        if self._info is None:
-            raise Rejected("no_camera_info", f"expected a message on {self.topic}, none has come")
-        if self._camera is None:
-            self._camera = camera_from_info(self._info, self.rectified)
-        (height, width), camera = image.shape[:2], self._camera
+        (height, width), camera = image.shape[:2], self.camera()
         if (width, height) != (camera.width, camera.height):
             raise Rejected(
                 "camera_info_size",

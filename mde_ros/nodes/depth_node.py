@@ -26,9 +26,9 @@ from mde_ros.nodes.process import run
 from mde_ros.pipeline import DepthPipeline
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 RGB_FROM = {Image: convert.rgb_from_image, CompressedImage: convert.rgb_from_compressed}
 OUTPUTS = {
@@ -57,6 +57,7 @@ class DepthNode(LifecycleNode):
         self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
         self._while_configured, self._while_active = ExitStack(), ExitStack()
         self._outputs: Outputs | None = None
+        self._decoded: tuple = (None, None)  # the last message and its pixels
 
     def start(self) -> bool:
         """Configure and activate; whether both succeeded."""
@@ -72,8 +73,7 @@ class DepthNode(LifecycleNode):
             self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics(self._warn)
             if not self.pipeline.runtime.spec.metric:
                 raise ValueError(f"model: expected metric depth, {self.settings.model} is relative")
-            camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
-            self.pipeline(Frame(np.zeros((480, 640, 3), np.uint8), camera))
+            _warm_up(self.pipeline)
             qos, undo = _qos(self.settings.publish_reliability), self._while_configured.callback
             for topic, (kind, _) in OUTPUTS.items():
                 self._publish_on[topic] = self.create_lifecycle_publisher(kind, topic, qos)
@@ -90,7 +90,16 @@ class DepthNode(LifecycleNode):
         return DONE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the camera and begin to publish diagnostics."""
+        """Subscribe to the camera and begin to publish diagnostics; on failure keep nothing."""
+        try:
+            self._subscribe()
+        except Exception as error:  # rclpy would swallow it
+            self.get_logger().error(f"cannot activate: {error}")
+            self._while_active.close()
+            return FAILED
+        return super().on_activate(state)
+
+    def _subscribe(self) -> None:
         settings, undo = self.settings, self._while_active.callback
         qos = _qos(settings.subscribe_reliability)
         # As image_transport does: remapping the base topic moves the compressed one with it.
@@ -105,13 +114,15 @@ class DepthNode(LifecycleNode):
         undo(self.destroy_subscription, info)
         # The numbers in this event are wrong (Fast DDS 2.14); that it comes is right.
         lost = SubscriptionEventCallbacks(message_lost=lambda _: self.statistics.lost())
-        image = self.create_subscription(kind, topic, self._on_image, qos, event_callbacks=lost)
+        try:
+            image = self.create_subscription(kind, topic, self._on_image, qos, event_callbacks=lost)
+        except UnsupportedEventTypeError:  # some middlewares do not tell
+            image = self.create_subscription(kind, topic, self._on_image, qos)
         self._image_topic = image.topic_name
         undo(self.destroy_subscription, image)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = self.create_timer(settings.diagnostics_period, self._on_timer, clock=steady)
         undo(self.destroy_timer, timer)
-        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Leave the camera; the model stays loaded."""
@@ -124,6 +135,7 @@ class DepthNode(LifecycleNode):
         self._while_configured.close()
         self._publish_on.clear()
         self.pipeline = self._outputs = None  # type: ignore[assignment]
+        self._decoded = None, None
         return DONE
 
     on_shutdown = on_error = on_cleanup  # the base class registers them by these names
@@ -161,7 +173,8 @@ class DepthNode(LifecycleNode):
         """Convert, call, publish."""
         stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
         self.statistics.stamp(stamp_ns)
-        image = RGB_FROM[type(msg)](msg)
+        self._stream.camera()  # without one, decoding would be in vain
+        image = self._rgb_of(msg)
         frame = Frame(image, self._stream.camera_of(image), None, stamp_ns)
 
         depth_m = self.pipeline(frame).depth
@@ -172,6 +185,12 @@ class DepthNode(LifecycleNode):
             message = fill(outputs, msg.header, depth_m, lambda: self.pipeline.rectify(frame))
             self._publish_on[topic].publish(message)
         self.statistics.published((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
+
+    def _rgb_of(self, msg: Image | CompressedImage) -> np.ndarray:
+        """The pixels of a message, decoded once even if it waits for its camera_info."""
+        if self._decoded[0] is not msg:
+            self._decoded = msg, RGB_FROM[type(msg)](msg)
+        return self._decoded[1]
 
     def _outputs_for(self, camera: Camera) -> Outputs:
         out = self._outputs
@@ -211,6 +230,22 @@ class DepthNode(LifecycleNode):
         }
         name = f"{self.get_fully_qualified_name()}: frames"
         self._diagnostics.publish(self.statistics.message(name, about, now))
+
+
+def _warm_up(pipeline: DepthPipeline) -> None:
+    """Run the network once: the first time is slow, and weights may be unusable.
+
+    Raises:
+        ValueError: when the answer has no finite value at all, as with diverged weights.
+    """
+    camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
+    optics = pipeline.optics(camera)
+    image, sparse = pipeline.prepare(Frame(np.zeros((480, 640, 3), np.uint8), camera), optics)
+    outputs = pipeline.runtime(image, optics.network.focal_px, sparse)
+    if not np.isfinite(outputs["depth"]).any():
+        path = pipeline.runtime.path
+        raise ValueError(f"model: expected depth in metres, {path.name} answers NaN or inf only")
+    pipeline.finish(outputs, optics)
 
 
 def _qos(reliability: str) -> QoSProfile:

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from mde_ros.nodes.convert import Rejected
 
 WARN_EVERY_S = 5.0
+LATEST_S = 10.0  # a longer latency is that of a stamp from another clock
 
 
 class Statistics:
@@ -21,6 +22,8 @@ class Statistics:
     subscribes to any output, so nothing was computed), frames_disabled or dropped, by reason. At
     most one image is in between, waiting for its camera_info. loss_reports counts how often the
     middleware said that images were lost before they reached the node; it does not say how many.
+    stamp_implausible counts those of frames_out whose latency says nothing: their stamp is missing,
+    or of another clock.
 
     Args:
         warn: writes a warning to the log; called at most every few seconds for the same reason.
@@ -29,7 +32,7 @@ class Statistics:
 
     def __init__(self, warn: Callable[[str], object], window: int = 1000) -> None:
         self.frames_in = self.frames_out = self.frames_idle = self.frames_disabled = 0
-        self.loss_reports = self.stamp_jumps = 0
+        self.loss_reports = self.stamp_jumps = self.stamp_implausible = 0
         self.dropped: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=window)
         self._warn, self._warned_at = warn, dict[str, float]()
@@ -39,7 +42,10 @@ class Statistics:
     def published(self, latency_s: float) -> None:
         """Count a frame that went out, and how long after its stamp."""
         self.frames_out += 1
-        self.latencies_s.append(latency_s)
+        if 0 <= latency_s <= LATEST_S:
+            self.latencies_s.append(latency_s)
+        else:
+            self.stamp_implausible += 1
 
     def drop(self, error: Rejected) -> None:
         """Count and tell why a frame is not used."""
@@ -108,6 +114,7 @@ class Statistics:
             "frames_disabled": str(self.frames_disabled),
             "loss_reports": str(self.loss_reports),
             "stamp_jumps": str(self.stamp_jumps),
+            "stamp_implausible": str(self.stamp_implausible),
             "dropped": str(dropped),
             **{f"dropped.{reason}": str(n) for reason, n in sorted(self.dropped.items())},
             **about,

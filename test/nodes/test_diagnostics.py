@@ -22,6 +22,15 @@ def test_percentiles_are_those_of_the_last_frames_only():
     assert statistics.percentiles_ms() == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 
+def test_a_latency_that_no_camera_can_have_is_counted_and_left_out():
+    statistics = Statistics(print)
+    for latency_s in (0.02, -0.001, 1.7e9, 0.02, diagnostics.LATEST_S + 0.1):
+        statistics.published(latency_s)
+    assert statistics.percentiles_ms() == {"p50": 20.0, "p95": 20.0, "p99": 20.0}
+    values = {v.key: v.value for v in status(statistics).values}
+    assert (values["frames_out"], values["stamp_implausible"]) == ("5", "3")
+
+
 def test_a_warning_comes_once_for_each_reason_until_it_is_due_again(monkeypatch):
     now, warnings = 100.0, []
     monkeypatch.setattr(diagnostics.time, "monotonic", lambda: now)
