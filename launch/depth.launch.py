@@ -1,55 +1,60 @@
-"""Starts the depth node: ros2 launch mde_ros depth.launch.py image:=/camera/image_raw …"""
+"""Starts the depth node: ros2 launch mde_ros depth.launch.py image:=/camera/image_raw …
 
+Each parameter of the node is an argument as well: one that is given overrules params_file.
+"""
+
+import dataclasses
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
+from mde_ros.config import NodeSettings
+from mde_ros.nodes.process import dds_environment
 
 CONFIG = Path(get_package_share_directory("mde_ros")) / "config"
+# Empty: not passed on, so params_file or the node's own default counts.
+PARAMETERS = {
+    **{f.name: ("", f.metadata["help"]) for f in dataclasses.fields(NodeSettings)},
+    "autostart": ("true", "configure and activate without a lifecycle manager"),
+    "use_sim_time": ("", "take the time from /clock"),
+}
 ARGUMENTS = {
     "image": ("image", "topic of the camera image; its base name where it comes compressed"),
     "camera_info": ("camera_info", "topic of the camera's calibration"),
     "namespace": ("", "namespace of the node and of its relative topics"),
     "name": ("depth_node", "name of the node"),
     "params_file": (str(CONFIG / "depth.yaml"), "parameters of the node"),
-    "autostart": ("true", "configure and activate without a lifecycle manager"),
-    "use_sim_time": ("false", "take the time from /clock"),
     "log_level": ("info", "debug, info, warn or error"),
+    **PARAMETERS,
 }
 
 
-def generate_launch_description() -> LaunchDescription:
-    argument = {name: LaunchConfiguration(name) for name in ARGUMENTS}
+def start(context: LaunchContext) -> list:
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     node = LifecycleNode(
         package="mde_ros",
         executable="depth_node",
-        name=argument["name"],
-        namespace=argument["namespace"],
+        name=value["name"],
+        namespace=value["namespace"],
         parameters=[
-            argument["params_file"],
-            {
-                name: ParameterValue(argument[name], value_type=bool)
-                for name in ("autostart", "use_sim_time")
-            },
+            value["params_file"],
+            {name: yaml.safe_load(value[name]) for name in PARAMETERS if value[name]},
         ],
-        remappings=[(topic, argument[topic]) for topic in ("image", "camera_info")],
-        ros_arguments=["--log-level", argument["log_level"]],
+        remappings=[(topic, value[topic]) for topic in ("image", "camera_info")],
+        ros_arguments=["--log-level", value["log_level"]],
         output="screen",
     )
-    profile = "FASTRTPS_DEFAULT_PROFILES_FILE"
-    own = EnvironmentVariable(profile, default_value=str(CONFIG / "fastdds.xml"))
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, (default, text) in ARGUMENTS.items()
-            ),
-            SetEnvironmentVariable(profile, own),
-            node,
-        ]
-    )
+    return [*(SetEnvironmentVariable(*item) for item in dds_environment().items()), node]
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
