@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_readmes_tables_are_those_of_the_code():
-    result = subprocess.run(
-        [sys.executable, "scripts/document.py", "--check"], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "scripts/document.py", "--check"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -27,8 +29,6 @@ def test_the_example_parameter_file_states_the_defaults():
 
 
 def test_every_file_the_readme_links_to_exists():
-    import re
-
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert not missing

@@ -1,6 +1,10 @@
 """Messages ↔ numpy: planted pixels and hand-computed points, without any node."""
 
+import importlib.util
+import sys
 from array import array
+from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -20,6 +24,7 @@ from mde_ros.nodes.convert import (
     rgb_from_image,
 )
 
+ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 6, 8
 RED, GREEN, BLUE = 200, 100, 50
 
@@ -287,3 +292,76 @@ def test_a_message_is_refilled_not_made_anew():
 def test_image_message_of_the_test_kit_round_trips():
     rgb = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
     assert np.array_equal(rgb_from_image(image_message(rgb)), rgb)
+
+
+# On a ROS installation, with cv_bridge in place of rosbags
+
+
+class CvBridgeError(TypeError):
+    """As in cv_bridge."""
+
+
+class CvBridge:
+    """imgmsg_to_cv2 as in cv_bridge's core.py; OpenCV stands for what that has in C++."""
+
+    TYPES = {"rgb8": "u1", "bgr8": "u1", "bgra8": "u1", "mono8": "u1", "mono16": "u2"}
+    TO_RGB = {
+        "bgr8": cv2.COLOR_BGR2RGB,
+        "bgra8": cv2.COLOR_BGRA2RGB,
+        "mono8": cv2.COLOR_GRAY2RGB,
+        "mono16": cv2.COLOR_GRAY2RGB,
+    }
+
+    def imgmsg_to_cv2(self, img_msg, desired_encoding="passthrough"):
+        if img_msg.encoding not in self.TYPES:
+            raise CvBridgeError(f"Unrecognized image encoding [{img_msg.encoding}]")
+        order = ">" if img_msg.is_bigendian else "<"
+        dtype = np.dtype(self.TYPES[img_msg.encoding]).newbyteorder(order)
+        channels = {"rgb8": 3, "bgr8": 3, "bgra8": 4}.get(img_msg.encoding, 1)
+        shape = (img_msg.height, img_msg.step // dtype.itemsize // channels, channels)
+        image = np.ndarray(shape=shape, dtype=dtype, buffer=img_msg.data)
+        image = np.ascontiguousarray(image[: img_msg.height, : img_msg.width])
+        image = image.astype(dtype.newbyteorder("="))
+        if image.dtype == np.uint16:
+            image = (image // 257).astype(np.uint8)
+        assert desired_encoding == "rgb8"
+        code = self.TO_RGB.get(img_msg.encoding)
+        return image if code is None else cv2.cvtColor(image, code)
+
+
+@pytest.fixture
+def on_ros(monkeypatch):
+    """The module as it is where rosbags is not installed and cv_bridge is."""
+    cv_bridge = ModuleType("cv_bridge")
+    cv_bridge.CvBridge = CvBridge
+    monkeypatch.setitem(sys.modules, "cv_bridge", cv_bridge)
+    monkeypatch.setitem(sys.modules, "rosbags.image", None)  # an import of it fails
+    path = ROOT / "mde_ros" / "nodes" / "convert.py"
+    spec = importlib.util.spec_from_file_location("convert_on_ros", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "8UC3", "bgra8", "8UC4"])
+def test_cv_bridge_gives_the_planted_colour_too(on_ros, encoding, padding):
+    image = on_ros.rgb_from_image(message(encoding, COLOURED[encoding], padding=padding))
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    assert (image == (RED, GREEN, BLUE)).all()
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("big", [False, True])
+def test_cv_bridge_gives_the_planted_grey_of_either_byte_order(on_ros, big, padding):
+    grey = np.full((HEIGHT, WIDTH), GREEN * 257 + 3, ">u2" if big else "<u2")
+    msg = message("mono16", grey, padding=padding)
+    msg.is_bigendian = int(big)
+    assert (on_ros.rgb_from_image(msg) == GREEN).all()
+
+
+def test_what_cv_bridge_cannot_decode_is_rejected(on_ros):
+    """It knows no nv12; its CvBridgeError is a TypeError."""
+    with pytest.raises(on_ros.Rejected) as rejected:
+        on_ros.rgb_from_image(message("nv12", planes(90, 240), height=HEIGHT))
+    assert rejected.value.reason == "undecodable"
