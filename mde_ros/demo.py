@@ -9,7 +9,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from mde_ros.datasets import Dataset, Sample, open_dataset
 from mde_ros.frame import Frame, Prediction
+from mde_ros.isolation import own_domain
 
 NAMESPACE = "/mde"
 DEPTH, DEPTH_INFO = f"{NAMESPACE}/depth/image_rect", f"{NAMESPACE}/depth/camera_info"
@@ -34,7 +34,6 @@ RECORDED = {
 PARAMETERS = {"point_stride": "4", "diagnostics_period": "0.2", "use_sim_time": "true"}
 READY_LIMIT_S = 60.0
 STOP_LIMIT_S = 5.0
-DOMAINS = (*range(215, 233), *range(80, 102))  # Linux leaves the ports of these to DDS
 PR_SET_PDEATHSIG = 1
 
 
@@ -82,6 +81,7 @@ def run_demo(
     rate: float = 1.0,
     folder_rate: float = 10.0,
     progress: bool = True,
+    topics: dict[str, str] | None = None,
 ) -> int:
     """`mde demo`: play recorded frames through the node, judge what comes back, write a report.
 
@@ -93,6 +93,7 @@ def run_demo(
         rate: times as fast as recorded.
         folder_rate: frames per second of a folder.
         progress: show a bar with the time left on stderr.
+        topics: image_topic, camera_info_topic and depth_topic of a bag with several.
 
     Returns:
         0, or 130 after Ctrl-C.
@@ -107,7 +108,7 @@ def run_demo(
     if bag and folder:
         raise DemoError("expected --bag or --folder, got both")
     source = Path(folder or bag or str(resources.files("mde_ros") / "samples" / "stills.mcap"))
-    dataset = open_dataset(source)
+    dataset = open_dataset(source, **(topics or {}))
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
     results_json = out / "results.json"
@@ -196,7 +197,7 @@ def replay(
     log.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(terminable())
-        stack.enter_context(_own_domain(log))
+        stack.enter_context(_isolated(log))
         noted = {heard: kind, heard_info: "sensor_msgs/msg/CameraInfo"}
         recorder = stack.enter_context(Recorder(out / "output.mcap", RECORDED, noted))
         node = stack.enter_context(Process("node", node_command, log))
@@ -389,42 +390,21 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def _own_domain(log: Path) -> Iterator[int]:
+def _isolated(log: Path) -> Iterator[None]:
     """A ROS domain of our own on this machine, and the Fast DDS profile for large messages."""
     from mde_ros.nodes.process import dds_environment
 
-    lock, domain = _lock_domain()
-    changes = {
-        "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_LOG_DIR": str(log.resolve()),
-        **dds_environment(),
-    }
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield domain
-    finally:
-        lock.close()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
-
-
-def _lock_domain() -> tuple[socket.socket, int]:
-    """A domain id that no other demo has, held by a local port until the socket is closed."""
-    for domain in DOMAINS:
-        if str(domain) == os.environ.get("ROS_DOMAIN_ID"):
-            continue
-        lock = socket.socket()
+    before = dict(os.environ)
+    with own_domain() as changes:
+        changes["ROS_LOG_DIR"] = str(log.resolve())
+        changes |= dds_environment()
+        os.environ.update(changes)
         try:
-            lock.bind(("127.0.0.1", 32768 + domain))
-            return lock, domain
-        except OSError:
-            lock.close()
-    raise DemoError(f"all of the ROS domains {DOMAINS[0]} to {DOMAINS[-1]} are in use by demos")
+            yield
+        finally:
+            for name in changes:
+                os.environ.pop(name)
+            os.environ.update(before)
 
 
 def _sample_topics() -> tuple[str, str]:

@@ -17,6 +17,7 @@ TABLE = {
     "frame": set(),
     "config": set(),
     "metrics": set(),
+    "isolation": set(),
     "weights": set(),
     "geometry": {"frame"},
     "losses": {"geometry"},
@@ -29,11 +30,12 @@ TABLE = {
     "pipeline": {"runtime", *CORE},
     "datasets": {"frame", "geometry"},
     "simulation": {"frame", "geometry"},
-    "evaluation": {"datasets", "pipeline", "metrics", "attacks", "runtime", *CORE},
+    # The benchmark feeds a node, away from any robot.
+    "evaluation": {"datasets", "pipeline", "metrics", "attacks", "runtime", "isolation", *CORE},
     # The player is a node that reads bags.
     "nodes": {"pipeline", "runtime", "datasets", *CORE},
 }
-TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights")}
+TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights", "isolation")}
 TABLE["reproduce"] = {"training", "evaluation", "simulation", "datasets"}
 # The demo is a command, so large that it has a module of its own.
 TABLE["demo"] = set(TABLE)

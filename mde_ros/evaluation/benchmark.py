@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 from mde_ros.config import PipelineSettings
 from mde_ros.evaluation.results import machine, versions, write_json
 from mde_ros.frame import Camera, Frame
+from mde_ros.isolation import own_domain
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelError
 
@@ -82,6 +82,8 @@ def find_candidates(
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Every model on every runtime that is installed and can run it, and why others cannot.
 
+    TensorRT, which is a part of ONNX Runtime, is tried where that uses a GPU.
+
     Raises:
         BenchmarkError: when none can.
     """
@@ -89,7 +91,8 @@ def find_candidates(
     found: list[Candidate] = []
     skipped: dict[str, str] = {}
     for model in models:
-        for runtime in runtimes:
+        tried = list(runtimes)
+        for runtime in tried:
             try:
                 choice = dataclasses.replace(settings, model=model, runtime=runtime)
                 pipeline = DepthPipeline(choice)
@@ -98,6 +101,8 @@ def find_candidates(
                 continue
             name = pipeline.runtime.spec.name or pipeline.runtime.path.stem
             found.append(Candidate(name, model, pipeline))
+            if runtime == "onnxruntime" and pipeline.runtime.device != "cpu":
+                tried.append("tensorrt")
     if not found:
         reasons = "; ".join(f"{k}: {v}" for k, v in skipped.items()) or "no model was given"
         raise BenchmarkError(f"benchmark: no model can be run here ({reasons})")
@@ -147,13 +152,9 @@ def probe(frames: Sequence[Frame], arguments: Sequence[str]) -> dict[str, Any]:
         np.save(file, np.stack([f.image for f in frames]))
         command = [sys.executable, "-m", "mde_ros.nodes.probe", file, *arguments]
         command += ["--focal", str(frames[0].camera.focal_px)]
-        environment = {
-            "ROS_DOMAIN_ID": str(random.randrange(1, 100)),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "ROS_LOG_DIR": folder,
-            **os.environ,
-        }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        with own_domain() as apart:
+            environment = {**os.environ, **apart, "ROS_LOG_DIR": folder}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BenchmarkError(f"benchmark: the node could not be measured ({last})")
@@ -249,6 +250,8 @@ def run_benchmark(
 
     if frames < ROUNDS:
         raise BenchmarkError(f"frames: expected at least {ROUNDS}, got {frames}")
+    if min(size) < 16:
+        raise BenchmarkError(f"size: expected at least 16x16 pixels, got {size[0]}x{size[1]}")
     settings = PipelineSettings(threads=threads, device=device)
     candidates, skipped = find_candidates(models, settings)
     pictures = make_frames(*size)

@@ -18,6 +18,7 @@ from mde_ros.evaluation.benchmark import (
     run_benchmark,
 )
 from mde_ros.frame import Prediction
+from mde_ros.isolation import own_domain
 
 
 class Sleeper:
@@ -108,6 +109,46 @@ def _of(settings):
     sleeper = Sleeper(2)
     sleeper.runtime.spec = SimpleNamespace(name=settings.model)
     return sleeper
+
+
+@pytest.mark.parametrize(("device", "tried"), [("cpu", False), ("cuda:0", True)])
+def test_tensorrt_is_tried_on_a_gpu_only(monkeypatch, device, tried):
+    asked = []
+
+    def pipeline(settings):
+        asked.append(settings.runtime)
+        sleeper = _of(settings)
+        sleeper.runtime.device = device
+        return sleeper
+
+    monkeypatch.setattr(benchmark, "DepthPipeline", pipeline)
+    benchmark.find_candidates(["a"], PipelineSettings(device=device))
+    assert ("tensorrt" in asked) == tried
+
+
+def test_probe_stays_in_a_domain_of_its_own_whatever_domain_the_robot_has(monkeypatch):
+    robot = {"ROS_DOMAIN_ID": "215", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+             "ROS_LOCALHOST_ONLY": "0", "ROS_STATIC_PEERS": "10.0.0.1"}  # fmt: skip
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    for name, value in robot.items():
+        monkeypatch.setenv(name, value)
+    seen = {}
+
+    def run(command, env, **_):
+        seen.update(env)
+        return SimpleNamespace(returncode=0, stdout="{}")
+
+    monkeypatch.setattr(benchmark.subprocess, "run", run)
+    benchmark.probe(make_frames(64, 48), [])
+    assert seen["ROS_DOMAIN_ID"] != "215" and seen["ROS_STATIC_PEERS"] == ""
+    assert (
+        seen["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST" and seen["ROS_LOCALHOST_ONLY"] == "1"
+    )
+
+
+def test_two_measurements_at_once_have_two_domains():
+    with own_domain() as one, own_domain() as two:
+        assert one["ROS_DOMAIN_ID"] != two["ROS_DOMAIN_ID"]
 
 
 def test_no_model_that_runs_is_one_sentence():
