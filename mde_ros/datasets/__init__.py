@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,10 @@ class Sample:
     truth_m: np.ndarray | None
     name: str
 
+    def has_truth(self) -> bool:
+        """Whether anything was measured."""
+        return self.truth_m is not None and bool((self.truth_m > 0).any())
+
 
 class Dataset(Protocol):
     """A sequence of samples in time order."""
@@ -44,32 +49,56 @@ class Dataset(Protocol):
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 
+def is_rgbd(path: Path) -> bool:
+    """Whether a path is an RGB-D folder or a folder of such."""
+    one = (path / "rgb").is_dir() and (path / "intrinsics.json").is_file()
+    return one or (path.is_dir() and any(path.glob("*/intrinsics.json")))
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a bag: a file, a folder with metadata.yaml, or one with the file alone.
+
+    Simulated clips may have bags beside them and are an RGB-D data set all the same.
+    """
+    if not path.is_dir():
+        return path.suffix in BAG_SUFFIXES
+    if (path / "metadata.yaml").is_file():
+        return True
+    return not is_rgbd(path) and any(p.suffix in (".mcap", ".db3") for p in path.iterdir())
+
+
 def open_dataset(path: str | Path, **options: Any) -> Dataset:
     """The data set at a path: a bag, an RGB-D folder, simulated clips, or a folder of images.
 
+    Args:
+        options: of the reader, such as the topics of a bag.
+
     Raises:
-        DatasetError: when there is nothing at the path that any reader knows.
+        DatasetError: when there is nothing at the path that any reader knows, or its reader does
+            not take an option.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder")
-    if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
-        from mde_ros.datasets.bag import BagDataset
-
-        return BagDataset(path, **options)
-    if (path / "rgb").is_dir() and (path / "intrinsics.json").is_file():
-        from mde_ros.datasets.rgbd_folder import RgbdFolder
-
-        return RgbdFolder(path, **options)
-    if path.is_dir() and any(path.glob("*/intrinsics.json")):
-        from mde_ros.datasets.rgbd_folder import RgbdFolders
-
-        return RgbdFolders(path, **options)
-    if path.is_dir():
-        from mde_ros.datasets.images import ImageFolder
-
-        return ImageFolder(path, **options)
-    raise DatasetError(
-        f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
-        " intrinsics.json, a folder of such folders, or a folder of images"
-    )
+    reader: Callable[..., Dataset]
+    if is_bag(path):
+        from mde_ros.datasets.bag import BagDataset as reader
+    elif (path / "rgb").is_dir() and (path / "intrinsics.json").is_file():
+        from mde_ros.datasets.rgbd_folder import RgbdFolder as reader
+    elif is_rgbd(path):
+        from mde_ros.datasets.rgbd_folder import RgbdFolders as reader
+    elif path.is_dir():
+        from mde_ros.datasets.images import ImageFolder as reader
+    else:
+        raise DatasetError(
+            f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
+            " intrinsics.json, a folder of such folders, or a folder of images"
+        )
+    known = [name for name in inspect.signature(reader).parameters if name != "path"]
+    for name in options:
+        if name not in known:
+            raise DatasetError(
+                f"{path}: expected options of {reader.__name__} ({', '.join(known)}), got {name};"
+                " leave it out"
+            )
+    return reader(path, **options)

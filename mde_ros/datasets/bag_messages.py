@@ -42,9 +42,9 @@ def _pixels(message: Any) -> np.ndarray:
     # The colour of nv12 and nv21 follows in half as many rows; most drivers do not count those.
     if message.encoding in ("nv12", "nv21") and data.size == message.step * (rows + rows // 2):
         rows += rows // 2
-    if data.size < rows * message.step:
+    if data.size != rows * message.step:
         raise ImageError(f"expected {rows * message.step} bytes of data, got {data.size}")
-    rowed = data[: rows * message.step].reshape(rows, message.step)[:, :row]
+    rowed = data.reshape(rows, message.step)[:, :row]
     pixels = np.ascontiguousarray(rowed).view(dtype)
     pixels = pixels.astype(dtype.newbyteorder("="), copy=False)
     return pixels.reshape(rows, message.width, channels) if channels > 1 else pixels
@@ -57,15 +57,25 @@ def image_rgb(message: Any) -> np.ndarray:
         ImageError: on an encoding or size that is no picture.
     """
     if hasattr(message, "format"):
-        # A camera's pixels stay where they are: camera_info knows nothing of EXIF orientation.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        data = np.frombuffer(message.data, np.uint8)
-        image = cv2.imdecode(data, flags) if data.size else None
-        if image is None:
-            raise ImageError(f"{message.format!r} data cannot be decoded")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _compressed_rgb(message)
     encoding = SAME_AS.get(message.encoding, message.encoding)
     return convert_color(_pixels(message), encoding, "rgb8")
+
+
+def _compressed_rgb(message: Any) -> np.ndarray:
+    original, _, codec = message.format.partition(";")
+    mosaic = original.startswith("bayer") and "bgr8" not in codec and "rgb8" not in codec
+    # A camera's pixels stay where they are: camera_info knows nothing of EXIF orientation.
+    flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR)
+    data = np.frombuffer(message.data, np.uint8)
+    image = None
+    if data.size and "compressedDepth" not in message.format:
+        image = cv2.imdecode(data, flags)
+    if image is None:
+        raise ImageError(f"{message.format!r} data cannot be decoded as a colour image")
+    if mosaic:
+        return convert_color(image, original.strip().replace("16", "8"), "rgb8")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def depth_metres(message: Any, units_per_m: float = 1000.0) -> np.ndarray:

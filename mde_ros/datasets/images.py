@@ -44,7 +44,7 @@ class ImageFolder:
         if not 0 <= index < len(self.files):
             raise IndexError(index)
         file = self.files[index]
-        image = read_rgb(file)
+        image = read_rgb(file, upright=True)
         height, width = image.shape[:2]
         f = np.hypot(width, height) / 2 / self.half_diagonal
         K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1.0]])

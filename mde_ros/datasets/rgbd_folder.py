@@ -32,13 +32,17 @@ def read_camera(path: Path) -> Camera:
         raise DatasetError(f"{path}: {error}") from None
 
 
-def read_rgb(path: Path) -> np.ndarray:
+def read_rgb(path: Path, upright: bool = False) -> np.ndarray:
     """Image file → (H, W, 3) uint8 RGB.
+
+    Args:
+        upright: turn it as its EXIF orientation says; intrinsics and depth know nothing of that.
 
     Raises:
         DatasetError: when it cannot be decoded.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imread(str(path), flags)
     if image is None:
         raise DatasetError(f"{path}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -26,6 +26,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
+from mde_ros.datasets import is_bag
 from mde_ros.datasets.bag_file import Bag, BagError, FolderBag
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def open_source(path: str | Path, folder_rate_hz: float = 10.0) -> Bag | FolderB
         DatasetError: when it is neither.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and not (path / "metadata.yaml").is_file() and not any(path.glob("*.mcap")):
+    if path.is_dir() and not is_bag(path):
         return FolderBag(path, folder_rate_hz)
     return Bag(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -10,11 +11,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from rosbags.image.image import ImageError
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mde_ros.datasets import DatasetError, open_dataset
+from mde_ros.datasets import DatasetError, is_bag, open_dataset
 from mde_ros.datasets.bag import BagDataset, project_depth
 from mde_ros.datasets.bag_file import Bag, BagError, BagWriter, FolderBag
 from mde_ros.datasets.bag_messages import (
@@ -267,6 +269,18 @@ def test_a_wrong_topic_lists_the_topics_there_are(tmp_path):
         assert topic in str(error.value)
 
 
+def test_a_folder_with_one_bag_file_is_that_bag_unless_it_holds_clips(tmp_path):
+    write(tmp_path / "lone/a.mcap", messages_of(samples(3)))
+    assert is_bag(tmp_path / "lone") and len(open_dataset(tmp_path / "lone")) == 3
+    clip = tmp_path / "clips/room"
+    (clip / "rgb").mkdir(parents=True)
+    numbers = {"fx": 50, "fy": 50, "cx": 16, "cy": 12, "width": 32, "height": 24}
+    (clip / "intrinsics.json").write_text(json.dumps(numbers))
+    cv2.imwrite(str(clip / "rgb/0.png"), frame().image)
+    write(tmp_path / "clips/room.mcap", messages_of(samples(3)))
+    assert not is_bag(tmp_path / "clips") and len(open_dataset(tmp_path / "clips")) == 1
+
+
 def test_a_writer_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError), BagWriter(tmp_path / "a.mcap") as bag:
         bag.write("/text", "std_msgs/msg/String", 0, b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00")
@@ -417,6 +431,43 @@ def test_a_bag_is_decoded_exactly_as_the_node_decodes(encoding, channels, pad):
     live.data.frombytes(data.tobytes())
     stored = SimpleNamespace(**fields, is_bigendian=0, data=data.ravel())
     np.testing.assert_array_equal(image_rgb(stored), convert.rgb_from_image(live))
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("rgb8; jpeg compressed bgr8", ".jpg"), ("bayer_rggb8; jpeg compressed", ".jpg"),
+     ("bayer_gbrg8; png compressed", ".png"), ("bayer_rggb8; jpeg compressed bgr8", ".jpg"),
+     ("mono8; png compressed", ".png")],
+)  # fmt: skip
+def test_a_compressed_bag_is_decoded_exactly_as_the_node_decodes(name, suffix):
+    convert = pytest.importorskip("mde_ros.nodes.convert")
+    from sensor_msgs.msg import CompressedImage
+
+    grey = "bgr8" not in name
+    pixels = random.integers(0, 256, (24, 32) if grey else (24, 32, 3), dtype=np.uint8)
+    data = cv2.imencode(suffix, pixels)[1].ravel()
+    live = CompressedImage(format=name, data=data.tobytes())
+    stored = SimpleNamespace(format=name, data=data)
+    np.testing.assert_array_equal(image_rgb(stored), convert.rgb_from_compressed(live))
+
+
+def test_a_bag_refuses_what_the_node_rejects():
+    convert = pytest.importorskip("mde_ros.nodes.convert")
+    from sensor_msgs.msg import CompressedImage, Image
+
+    fields = {"height": 4, "width": 4, "encoding": "rgb8", "step": 12}
+    for size in (47, 49):
+        live = Image(**fields)
+        live.data.frombytes(bytes(size))
+        with pytest.raises(convert.Rejected):
+            convert.rgb_from_image(live)
+        with pytest.raises(ImageError):
+            image_rgb(SimpleNamespace(**fields, is_bigendian=0, data=np.zeros(size, np.uint8)))
+    fields = {"format": "16UC1; compressedDepth png", "data": cv2.imencode(".png", K)[1].tobytes()}
+    with pytest.raises(convert.Rejected):
+        convert.rgb_from_compressed(CompressedImage(**fields))
+    with pytest.raises(ImageError):
+        image_rgb(SimpleNamespace(**fields))
 
 
 @pytest.mark.parametrize("bigendian", [0, 1])

@@ -57,6 +57,31 @@ def test_lens_is_read_where_there_is_one(tmp_path):
     assert open_dataset(folder)[0].frame.camera.D.tolist() == [0.1, 0.01, 0, 0, 0]
 
 
+# A TIFF header with the one entry Orientation = 6: to be shown turned by a quarter.
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+def test_camera_images_are_not_turned_by_exif_and_photographs_are(tmp_path, folder):
+    """Intrinsics and depth belong to the pixels as they were read out."""
+    rgb = np.zeros((15, 20, 3), np.uint8)
+    rgb[:, :10] = 255
+    jpeg = cv2.imencode(".jpg", rgb)[1].tobytes()
+    turned = jpeg[:2] + b"\xff\xe1" + (len(TURNED) + 2).to_bytes(2, "big") + TURNED + jpeg[2:]
+    (folder / "rgb/0001.png").unlink()
+    (folder / "rgb/0001.jpg").write_bytes(turned)
+    image = open_dataset(folder)[0].frame.image
+    assert image.shape == (15, 20, 3) and image[:, :8].min() > 200 > 50 > image[:, 12:].max()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(turned)
+    assert open_dataset(tmp_path / "photos")[0].frame.image.shape == (20, 15, 3)
+
+
+def test_option_that_the_reader_does_not_take_is_refused_by_name(folder):
+    with pytest.raises(DatasetError, match=r"room: expected options of RgbdFolder .*image_topic"):
+        open_dataset(folder, image_topic="/camera")
+    assert open_dataset(folder, period_ns=5)[1].frame.stamp_ns == 5
+
+
 def test_frame_without_depth_has_no_truth(folder):
     (folder / "depth/0002.png").unlink()
     data = open_dataset(folder)
