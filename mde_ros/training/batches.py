@@ -18,6 +18,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mde_ros.config import ConfigError, check, setting
+from mde_ros.datasets import Dataset as Frames
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View
 from mde_ros.frame import Camera, Frame
@@ -65,18 +66,14 @@ def load_sources(
     The teacher sees each image once, whole; what it says of a crop follows from geometry.
 
     Raises:
-        ConfigError: when a source has no frame left. DatasetError: when it cannot be read.
+        ConfigError: when a source has no frame left, or nothing to learn from it. DatasetError:
+            when it cannot be read.
     """
+    # A teacher takes hours: what is wrong with any source is told before it begins.
+    opened = [_open(source, teacher is not None) for source in sources]
     loaded: list[list[Stored]] = []
     with Progress(disable=not progress) as bar:
-        for source in sources:
-            data = open_dataset(os.path.expandvars(source.path))
-            count = len(data) - source.skip_last
-            if count < 1:
-                raise ConfigError(
-                    f"skip_last: {source.skip_last} leaves none of the {len(data)} frames of"
-                    f" {source.path}"
-                )
+        for source, (data, count) in zip(sources, opened):
             task = bar.add_task(f"reading {data.name}", total=count)
             stored = []
             for i in range(count):
@@ -89,6 +86,23 @@ def load_sources(
                 bar.advance(task)
             loaded.append(stored)
     return loaded
+
+
+def _open(source: Source, has_teacher: bool) -> tuple[Frames, int]:
+    """A source and how many of its frames are trained on."""
+    data = open_dataset(os.path.expandvars(source.path))
+    count = len(data) - source.skip_last
+    if count < 1:
+        raise ConfigError(
+            f"skip_last: {source.skip_last} leaves none of the {len(data)} frames of {source.path}"
+        )
+    taught = has_teacher and source.teacher
+    if not taught and not any(data[i].has_truth() for i in range(count)):
+        raise ConfigError(
+            f"sources: expected measured depth in {source.path}, for no teacher labels it, got"
+            " none in any frame; name a teacher (distill) or leave it out"
+        )
+    return data, count
 
 
 def shrink(frame: Frame, truth_m: np.ndarray | None) -> tuple[Frame, np.ndarray]:

@@ -26,6 +26,9 @@ from mde_ros.config import ConfigError, check, setting
 from mde_ros.networks.backbones import Backbone, load_imagenet
 
 STATE = "state.safetensors"
+# What a training may be resumed with in another way than it was begun.
+FREE = {f"loop.{k}" for k in ("steps", "threads", "workers", "save_every", "validate_every")}
+FREE.add("loop.device")
 console = Console(stderr=True)
 
 
@@ -185,18 +188,58 @@ def uninterrupted() -> Iterator[None]:
 
 
 def save_state(
-    path: Path, step: int, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    step: int,
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
 ) -> None:
-    """All that resuming needs, in one safetensors file."""
+    """All that resuming needs, in one safetensors file, and the settings it belongs to."""
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
-    write_tensors(path, tensors, {"step": step})
+    write_tensors(path, tensors, {"step": step, "settings": settings})
+
+
+def check_same(path: Path, stored: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    """Hold the settings of a stored state against those of this training.
+
+    Raises:
+        ConfigError: naming the first setting outside FREE that differs.
+    """
+    if stored is None:
+        console.print(f"{path} does not say with which settings it was made; they are not checked")
+        return
+    old, new = dict(_leaves(stored)), dict(_leaves(json.loads(json.dumps(settings))))
+    for key in {**new, **old}:
+        if key not in FREE and old.get(key, "nothing") != new.get(key, "nothing"):
+            raise ConfigError(
+                f"{path}: expected the state of a training with {key} ="
+                f" {new.get(key, 'nothing')!r}, got one with {old.get(key, 'nothing')!r}; choose"
+                " another --out, or delete it to begin anew"
+            )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything inside nested dictionaries and lists."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{name}[{i}]")
+    else:
+        yield name, value
 
 
 def load_state(
-    path: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
 ) -> int:
     """Put back what save_state wrote; returns the step to go on with.
 
@@ -204,6 +247,8 @@ def load_state(
         ConfigError: when it is the state of another training.
     """
     tensors, header = read_tensors(path)
+    if "step" in header:
+        check_same(path, header.get("settings"), settings)
     shapes = {f"network.{k}": v.shape for k, v in network.state_dict().items()}
     moving = [p.shape for group in optimizer.param_groups for p in group["params"]]
     if header.get("step"):  # Adam has no averages before its first step
@@ -254,12 +299,12 @@ def fit(
     wrapped, fabric_optimizer = fabric.setup(network, optimizer)
     first, kept = 0, out / "model.safetensors"
     if (out / STATE).is_file():
-        first = load_state(out / STATE, network, ema, optimizer)
+        first = load_state(out / STATE, network, ema, optimizer, checkpoint.settings)
         console.print(f"resuming at step {first} of {settings.steps} from {out / STATE}")
 
     def keep(step: int) -> None:
         if fabric.global_rank == 0:
-            save_state(out / STATE, step, network, ema, optimizer)
+            save_state(out / STATE, step, network, ema, optimizer, checkpoint.settings)
             averaged = replace(checkpoint, network=ema)
             save(kept, averaged)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mde_ros.config import PipelineSettings, check, setting
+from mde_ros.config import ConfigError, PipelineSettings, check, setting
 from mde_ros.datasets import open_dataset
 from mde_ros.metrics import Aggregate, depth_metrics
 from mde_ros.pipeline import DepthPipeline
@@ -28,19 +28,33 @@ class HeldOut:
 
 
 def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] | None:
-    """A function from a checkpoint's path to figures, named SET/METRIC; None without a set."""
+    """A function from a checkpoint's path to figures, named SET/METRIC; None without a set.
+
+    Raises:
+        ConfigError: when none of a set's frames has truth. DatasetError: when it cannot be read.
+    """
     if not sets:
         return None
-    opened = [(s, open_dataset(os.path.expandvars(s.path))) for s in sets]
+    opened = []
+    for held in sets:
+        data = open_dataset(os.path.expandvars(held.path))
+        first = max(0, len(data) - held.last) if held.last else 0
+        chosen = range(first, len(data), held.every)
+        if not any(data[i].has_truth() for i in chosen):
+            raise ConfigError(
+                f"held_out: expected measured depth in {held.path}, got none in its"
+                f" {len(chosen)} frames that are taken; leave it out"
+            )
+        opened.append((data, chosen))
 
     def validate(checkpoint: Path) -> dict[str, float]:
         pipeline = DepthPipeline(PipelineSettings(model=str(checkpoint), device="cpu", threads=0))
         figures: dict[str, float] = {}
-        for held, data in opened:
+        for data, chosen in opened:
             total = Aggregate()
-            for i in range(len(data) - held.last if held.last else 0, len(data), held.every):
+            for i in chosen:
                 sample = data[i]
-                if sample.truth_m is not None:
+                if sample.truth_m is not None and sample.has_truth():
                     total.add(depth_metrics(pipeline(sample.frame).depth, sample.truth_m))
             result = total.result()
             figures |= {f"{data.name}/{name}": result[name] for name in SHOWN}

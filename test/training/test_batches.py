@@ -132,6 +132,19 @@ def test_sources_are_read_without_what_is_held_out_and_labelled_where_asked(
     assert np.array_equal(room[0].truth_mm, unlabelled[0].truth_mm) and room[0].truth_mm.any()
 
 
+@pytest.mark.parametrize("teacher", [None, lambda frame: 1 / 0])
+def test_source_from_which_nothing_can_be_learnt_is_refused_before_the_teacher_begins(
+    plane_folder, teacher
+):
+    folder = plane_folder("photos", 3)
+    for file in (folder / "depth").iterdir():
+        file.unlink()
+    labelled = Source(str(plane_folder("room", 3)))
+    unlabelled = Source(str(folder), teacher=False)
+    with pytest.raises(ConfigError, match=r"sources: expected measured depth in .*photos"):
+        load_sources((labelled, unlabelled), teacher, progress=False)
+
+
 def test_source_of_which_nothing_is_left_is_refused(plane_folder):
     source = Source(str(plane_folder("room", 3)), skip_last=3)
     with pytest.raises(ConfigError, match=r"skip_last: 3 leaves none of the 3 frames of .*room"):

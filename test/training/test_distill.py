@@ -152,3 +152,17 @@ def test_figures_of_held_out_sets_are_those_of_the_pipeline(plane_folder, studen
     assert figures["kept/abs_rel"] == pytest.approx(np.mean(relative), rel=1e-4)
     assert set(figures) == {"kept/abs_rel", "kept/rmse_m", "kept/delta1"}
     assert validation(()) is None
+
+
+def test_held_out_set_without_depth_is_refused_when_it_is_opened(plane_folder):
+    folder = plane_folder("bare", 3)
+    for file in (folder / "depth").iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"held_out: expected measured depth in .*bare, got none"):
+        validation((HeldOut(str(folder), last=2),))
+
+
+def test_last_frames_beyond_the_set_are_all_of_it(plane_folder, students):
+    folder, model = str(plane_folder("kept", 3)), students["fast_mobilenet_v2"][0]
+    every, beyond = (validation((HeldOut(folder, last=n, every=1),))(model) for n in (0, 4))
+    assert every == beyond

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from mde_ros.checkpoint import Checkpoint, load, read_tensors, save
-from mde_ros.config import ConfigError
+from mde_ros.checkpoint import Checkpoint, load, read_tensors, save, write_tensors
+from mde_ros.config import ConfigError, as_dict
 from mde_ros.networks import make_network
 from mde_ros.training import loop
 from mde_ros.training.loop import (
@@ -57,7 +57,8 @@ def run(out, batches=batches, loss_of=loss_of, validate=None, seed=0, name=NAME,
     settings = LoopSettings(**{**QUICK, **settings})
     fabric = make_fabric(settings)
     torch.manual_seed(seed)
-    checkpoint = Checkpoint(name, make_network(name), {"focal_px": 100.0}, {"seed": seed})
+    effective = {"loop": as_dict(settings)}
+    checkpoint = Checkpoint(name, make_network(name), {"focal_px": 100.0}, effective)
     return fit(fabric, checkpoint, batches, loss_of, settings, out, validate)
 
 
@@ -94,7 +95,7 @@ def test_training_resumed_after_ctrl_c_equals_the_uninterrupted_one_bit_for_bit(
 ):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, ctrl_c_before(step))
-    assert read_tensors(tmp_path / STATE)[1] == {"step": step}
+    assert read_tensors(tmp_path / STATE)[1]["step"] == step
     assert load(tmp_path / "model.safetensors").network_name == NAME
     run(tmp_path, seed=99)  # the state counts, not the fresh weights
     assert_same_training(tmp_path, uninterrupted)
@@ -112,7 +113,7 @@ def test_ctrl_c_amid_a_step_waits_until_weights_and_count_agree(
     monkeypatch.setattr(loop, "update_ema", interrupted_ema)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    assert read_tensors(tmp_path / STATE)[1] == {"step": 4}
+    assert read_tensors(tmp_path / STATE)[1]["step"] == 4
     run(tmp_path)
     assert_same_training(tmp_path, uninterrupted)
 
@@ -133,12 +134,41 @@ def test_state_of_another_training_is_refused_in_one_sentence(tmp_path, uninterr
     (tmp_path / STATE).write_bytes((uninterrupted / STATE).read_bytes())
     with pytest.raises(ConfigError, match="does not fit, it is the state of another") as caught:
         run(tmp_path, name="light_mobilenet_v2")
-    with pytest.raises(ConfigError, match="does not fit"):
-        run(tmp_path, frozen=("encoder",))
     assert "\n" not in str(caught.value)
     (tmp_path / STATE).write_bytes((uninterrupted / "model.safetensors").read_bytes())
     with pytest.raises(ConfigError, match="does not fit"):
         run(tmp_path)
+
+
+OTHERS = {
+    "lr = 0.5, got one with 0.001": {"lr": 0.5},
+    "optimizer = 'adam', got one with 'adamw'": {"optimizer": "adam"},
+    "frozen\\[0\\] = 'encoder', got one with 'nothing'": {"frozen": ("encoder",)},
+}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_state_of_other_settings_is_refused_with_the_first_that_differs(
+    tmp_path, uninterrupted, message
+):
+    (tmp_path / STATE).write_bytes((uninterrupted / STATE).read_bytes())
+    with pytest.raises(ConfigError, match=f"expected the state of a training with loop.{message}"):
+        run(tmp_path, **OTHERS[message])
+    assert (tmp_path / STATE).read_bytes() == (uninterrupted / STATE).read_bytes()
+
+
+def test_length_threads_and_places_to_save_may_change_on_resuming(tmp_path, uninterrupted):
+    (tmp_path / STATE).write_bytes((uninterrupted / STATE).read_bytes())
+    run(tmp_path, steps=7, threads=2, workers=0, save_every=1, validate_every=3, device="auto")
+    assert read_tensors(tmp_path / STATE)[1]["step"] == 7
+
+
+def test_state_that_names_no_settings_is_taken_with_a_warning(tmp_path, uninterrupted, capsys):
+    """As they were before settings were kept with them."""
+    tensors, header = read_tensors(uninterrupted / STATE)
+    write_tensors(tmp_path / STATE, tensors, {"step": header["step"]})
+    run(tmp_path, lr=0.5)
+    assert "does not say with which settings" in " ".join(capsys.readouterr().err.split())
 
 
 def test_gradient_that_is_no_number_stops_too(tmp_path):
@@ -161,7 +191,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path, va
     with pytest.raises(FloatingPointError, match=f"the loss is {value} at step 4; lower the rate"):
         run(tmp_path, loss_of=exploding, save_every=2)
     tensors, header = read_tensors(tmp_path / STATE)
-    assert header == {"step": 2}
+    assert header["step"] == 2
     assert all(v.isfinite().all() for v in tensors.values())
     assert load(tmp_path / "model.safetensors")
 

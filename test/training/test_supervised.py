@@ -92,12 +92,13 @@ def test_command_trains_with_file_and_flags_and_goes_on_where_it_stopped(
     )
     command = ["train", "supervised", "--config", str(config), "--out", str(tmp_path / "out")]
     assert main([*command, "--set", "loop.steps=2"]) == 0
-    assert main([*command, "--set", "loop.steps=3", "gradient_weight=0.5"]) == 0
+    assert main([*command, "--set", "loop.steps=3"]) == 0
     printed = capsys.readouterr()
     model = tmp_path / "out/model.safetensors"
     assert printed.out.splitlines()[-1] == str(model)
     assert "resuming at step 2 of 3" in printed.err.replace("\n", " ")
     kept = load(model)
     assert kept.settings["loop"]["steps"] == 3 and kept.settings["loop"]["lr"] == 0.001
-    assert kept.settings["gradient_weight"] == 0.5
+    assert main([*command, "--set", "gradient_weight=0.5"]) == 2
+    assert "gradient_weight = 0.5, got one with 1.0" in capsys.readouterr().err
     assert kept.spec["focal_px"] == 259.5 and kept.spec["pixels"] == 64 * 48
