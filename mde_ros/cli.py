@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import dataclasses
 import json
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,34 @@ def is_ours(error: BaseException) -> bool:
 def extra_for(module: str | None) -> str:
     """What to install for a missing module."""
     extras = {
-        "rclpy": "ros (or source a ROS 2 installation)",
         "torch": "training",
         "safetensors": "training",
         "lightning_fabric": "training",
+        "lightning_utilities": "training",
         "onnx": "training",
         "jinja2": "report",
         "matplotlib": "report",
         "mujoco": "sim",
     }
-    name = (module or "").split(".")[0]
-    return f"install mde_ros[{extras[name]}]" if name in extras else "it is not installed"
+    # What every installation has, unless ROS installed the package and not pip.
+    packages = {
+        "cv2": "opencv-python-headless",
+        "numpy": "numpy",
+        "onnxruntime": "onnxruntime",
+        "rich": "rich",
+        "rosbags": "rosbags",
+        "rosbags.image": "rosbags-image",
+        "yaml": "PyYAML",
+    }
+    if module == "rclpy":
+        return "source a ROS 2 installation, or install mde_ros[ros]"
+    parts = (module or "").split(".")
+    for name in (".".join(parts[:2]), parts[0]):
+        if name in extras:
+            return f"install mde_ros[{extras[name]}]"
+        if name in packages:
+            return f"pip install {packages[name]}"
+    return "it is not installed"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--folder", metavar="RGBD", help="an RGB-D folder instead of a bag")
     flag("--model", default="default", help="shipped name or file (default: %(default)s)")
     flag("--output", default="demo", metavar="DIR", help="where to write (default: %(default)s)")
+    topic_flags(flag)
 
     flag = command("play", run_play, "play a bag's messages onto their topics, with /clock")
     flag("bag", metavar="BAG")
@@ -99,8 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--aggregation", help="how images are averaged: image, mean or pixel")
     flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
     flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
-    for kind in ("image", "camera-info", "depth"):
-        flag(f"--{kind}-topic", metavar="TOPIC", help="of a bag, when there are several")
+    topic_flags(flag)
     flag("--json", metavar="FILE", help="write results.json here (- for standard output)")
     flag("--report", metavar="FILE", help="write a HTML report here")
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
@@ -114,11 +132,14 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
     flag("--frames", type=int, default=200, help="frames per measurement")
     flag("--soak", type=int, default=0, metavar="N", help="watch the node's memory over N frames")
+    flag("--size", default="640x480", metavar="WxH", help="of the camera's image, in pixels")
     flag("--threads", type=int, default=2, help="CPU threads of the network")
+    flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     flag("--json", metavar="FILE", help="write benchmark.json here (- for standard output)")
 
     flag = command("train", run_train, "train a model by a recipe")
     flag("recipe", choices=("supervised", "distill"), help="what to do")
+    flag("--list", action="store_true", help="print every setting with its default, and end")
     flag("--config", metavar="YAML", help="settings; see config/train/")
     flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")
     flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. loop.steps=100")
@@ -144,30 +165,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_json(value: Any, target: str) -> None:
-    """JSON to a file (complete or not at all), or to standard output for -."""
-    text = json.dumps(value, indent=1)
-    if target == "-":
-        print(text)
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+def topic_flags(flag: Callable[..., Any]) -> None:
+    """What chooses among the topics of a bag."""
+    for kind in ("image", "camera-info", "depth"):
+        flag(f"--{kind}-topic", metavar="TOPIC", help="of a bag, when there are several")
 
 
 def run_networks(a: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from mde_ros.evaluation.results import write_json
     from mde_ros.networks.describe import describe_all
 
     rows = describe_all()
     if a.json:
-        write_json(rows, a.json)
+        write_json(a.json, rows)
     if a.json != "-":
         table = Table("network", "parameters", "GMAC", "input", "source")
         for r in rows:
@@ -212,12 +225,35 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
+def listed(cls: Any, defaults: Any = None, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted name, default, help) of every field of a settings class.
+
+    Args:
+        defaults: an instance whose values stand for the class's own.
+    """
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        made = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        default, name = getattr(defaults, f.name, made), prefix + f.name
+        if dataclasses.is_dataclass(default):
+            yield from listed(type(default), default, f"{name}.")
+            continue
+        choices = ", ".join(map(str, f.metadata["choices"] or ()))
+        yield name, json.dumps(default), f.metadata["help"] + (f" ({choices})" if choices else "")
+        for item in filter(dataclasses.is_dataclass, typing.get_args(hints[f.name])):
+            yield from listed(item, prefix=f"{name}[].")
+
+
 def run_train(a: argparse.Namespace) -> int:
     import importlib
 
     from mde_ros.config import load
 
     recipe = importlib.import_module(f"mde_ros.training.{a.recipe}")
+    if a.list:
+        for name, default, help in listed(recipe.SETTINGS):
+            print(f"{name:<24} {default:<16} {help}")
+        return 0
     settings = load(recipe.SETTINGS, a.config, **overrides(a.set))
     print(recipe.train(settings, Path(a.out)))
     return 0
@@ -226,7 +262,7 @@ def run_train(a: argparse.Namespace) -> int:
 def run_demo(a: argparse.Namespace) -> int:
     from mde_ros.demo import run_demo as run
 
-    return run(bag=a.bag, folder=a.folder, model=a.model, output=a.output)
+    return run(bag=a.bag, folder=a.folder, model=a.model, output=a.output, topics=topics_of(a))
 
 
 def run_play(a: argparse.Namespace) -> int:
@@ -247,11 +283,6 @@ def run_evaluate(a: argparse.Namespace) -> int:
         "strict": a.strict,
     }
     frames = {"last": a.last, "max_frames": a.max_frames, "score": given(score)}
-    topics = {
-        "image_topic": a.image_topic,
-        "camera_info_topic": a.camera_info_topic,
-        "depth_topic": a.depth_topic,
-    }
     return run(
         a.data,
         a.models,
@@ -259,8 +290,18 @@ def run_evaluate(a: argparse.Namespace) -> int:
         report=a.report,
         settings=given(frames),
         pipeline={"runtime": a.runtime, "device": a.device},
-        topics=given(topics),
+        topics=topics_of(a),
     )
+
+
+def topics_of(a: argparse.Namespace) -> dict[str, str]:
+    """The topics that were chosen, as open_dataset takes them."""
+    topics = {
+        "image_topic": a.image_topic,
+        "camera_info_topic": a.camera_info_topic,
+        "depth_topic": a.depth_topic,
+    }
+    return given(topics)
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +318,15 @@ def run_report(a: argparse.Namespace) -> int:
 def run_benchmark(a: argparse.Namespace) -> int:
     from mde_ros.evaluation.benchmark import run_benchmark as run
 
-    return run(models=a.models, frames=a.frames, soak=a.soak, threads=a.threads, json_path=a.json)
+    return run(
+        a.models,
+        frames=a.frames,
+        size=picture_size(a.size),
+        threads=a.threads,
+        device=a.device,
+        soak=a.soak,
+        json_path=a.json,
+    )
 
 
 def picture_size(text: str) -> tuple[int, int]:

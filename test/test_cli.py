@@ -1,5 +1,7 @@
 """The command: light --help, and a user's mistake is one line and exit code 2."""
 
+import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -9,7 +11,8 @@ import pytest
 
 from mde_ros import __version__, cli
 from mde_ros.cli import main, overrides
-from mde_ros.config import ConfigError
+from mde_ros.config import ConfigError, PipelineSettings, build
+from mde_ros.evaluation.score import ScoreSettings
 from mde_ros.runtime import OnnxRuntime
 
 COMMANDS = ["demo", "play", "evaluate", "report", "benchmark", "train", "simulate", "export"]
@@ -107,6 +110,24 @@ def failing(monkeypatch, error):
     return main(["networks"])
 
 
+REMEDIES = {
+    "rclpy": "source a ROS 2 installation, or install mde_ros[ros]",
+    "lightning_utilities.core": "install mde_ros[training]",
+    "cv2": "pip install opencv-python-headless",
+    "rosbags.highlevel": "pip install rosbags",
+    "rosbags.image.image": "pip install rosbags-image",
+    "onnxruntime": "pip install onnxruntime",
+    "rich.progress": "pip install rich",
+    "yaml": "pip install PyYAML",
+    "unheard_of": "it is not installed",
+}
+
+
+@pytest.mark.parametrize("module", REMEDIES)
+def test_every_missing_library_has_its_remedy(module):
+    assert cli.extra_for(module) == REMEDIES[module]
+
+
 def test_missing_library_names_the_extra_to_install(monkeypatch, capsys):
     error = ModuleNotFoundError("No module named 'torch'", name="torch")
     assert failing(monkeypatch, error) == 2
@@ -134,6 +155,49 @@ def test_overrides_nest_and_are_read_as_yaml():
         overrides(["nothing"])
 
 
+@pytest.mark.parametrize("recipe", ["distill", "supervised"])
+def test_list_of_a_recipe_has_every_setting_with_the_default_it_will_have(recipe, capsys):
+    assert main(["train", recipe, "--list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    settings = importlib.import_module(f"mde_ros.training.{recipe}").SETTINGS
+    some = build(settings, {"sources": [{}]})
+    for f in dataclasses.fields(some.loop):
+        default = json.dumps(getattr(some.loop, f.name))
+        assert default in lines[f"loop.{f.name}"] and f.metadata["help"] in lines[f"loop.{f.name}"]
+    assert {"network", "sources[].weight", "held_out[].every"} <= set(lines)
+    assert "log_depth" in lines["loss"] if recipe == "distill" else "loss" not in lines
+
+
+def test_words_that_evaluate_takes_are_those_of_the_settings(capsys):
+    """They are written out for --help, which may not load the settings."""
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for cls, names in ((ScoreSettings, ("crop", "aggregation")), (PipelineSettings, ("runtime",))):
+        for f in dataclasses.fields(cls):
+            if f.name in names:
+                *words, last = f.metadata["choices"]
+                assert f"{', '.join(words)} or {last}" in said
+
+
+def test_topics_of_a_bag_reach_the_demo(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("mde_ros.demo.run_demo", lambda **given: asked.update(given) or 0)
+    flags = ["--image-topic", "/a", "--camera-info-topic", "/b", "--depth-topic", "/c"]
+    assert main(["demo", "--bag", "x.mcap", *flags]) == 0
+    expected = {"image_topic": "/a", "camera_info_topic": "/b", "depth_topic": "/c"}
+    assert asked["topics"] == expected
+
+
+def test_size_and_device_reach_the_benchmark(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "mde_ros.evaluation.benchmark.run_benchmark", lambda models, **given: asked.update(given)
+    )
+    assert main(["benchmark", "--size", "320x240", "--device", "cpu"]) == 0
+    assert asked["size"] == (320, 240) and asked["device"] == "cpu"
+
+
 ROW = {"name": "a", "parameters": 67_569_473, "gmac": 1.5, "input": "304x228", "source": "b"}
 
 
@@ -157,11 +221,12 @@ def test_export_writes_beside_the_checkpoint_what_a_robot_can_run(students, tmp_
     assert depth.shape == (32, 48)
 
 
-def test_json_that_cannot_be_written_leaves_no_partial_file(tmp_path):
+def test_json_that_cannot_be_written_leaves_no_partial_file(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(IsADirectoryError):
-        cli.write_json({"a": 1}, str(folder))
+    monkeypatch.setattr("mde_ros.networks.describe.describe_all", lambda: [ROW])
+    assert main(["networks", "--json", str(folder)]) == 2
+    assert f"{folder}: cannot be written (Is a directory)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [folder]
 
 
