@@ -33,6 +33,7 @@ CROPS = {
     "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),  # Garg et al. 2016, on KITTI
 }
 BANDS_M = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 80.0, 200.0)
+EDGE_PIXELS = 304 * 228
 EDGE_THRESHOLDS = (0.25, 0.5, 1.0)
 STRIPS = 12
 LARGEST_GAP_NS = 1_000_000_000  # frames farther apart are no neighbours in time
@@ -118,6 +119,20 @@ def pixel_values(p: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, ...]:
     return error, size, error * error, size / t, np.maximum(p / t, t / p) <= 1.25
 
 
+def at_edge_size(depth_m: np.ndarray) -> np.ndarray:
+    """Depth (H, W) sampled down to EDGE_PIXELS pixels, the nearest ones; smaller maps stay.
+
+    A Sobel threshold belongs to a size of pixels. The published thresholds belong to 304x228
+    (METHODS 1), so edges of every camera are taken there.
+    """
+    height, width = depth_m.shape
+    factor = (EDGE_PIXELS / (width * height)) ** 0.5
+    if factor >= 1:
+        return depth_m
+    size = (round(width * factor), round(height * factor))
+    return cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
+
+
 class Scorer:
     """Metrics of one model over a data set; `add` takes frames in the order of time.
 
@@ -157,7 +172,7 @@ class Scorer:
         predicted = np.where(given, prediction_m, 0).astype(np.float32)
         scale = median_scale(predicted, truth)
 
-        slopes = edge_slopes(predicted, truth)
+        slopes = edge_slopes(at_edge_size(predicted), at_edge_size(truth))
         metric = self._frame_metrics(predicted, truth, slopes)
         scaled = self._frame_metrics(
             predicted * np.float32(scale), truth, (slopes[0] * np.float32(scale), slopes[1])
