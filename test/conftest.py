@@ -1,11 +1,14 @@
 """Cameras, stub networks and the optional real data that tests of every part share."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+# A shell that starts the tests in the background lets them, and so their children, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: torch's threads would only wait
 
 from mde_ros.frame import Camera
