@@ -11,7 +11,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: torch's threads would only wait
 
-from mde_ros.frame import Camera
+from mde_ros.frame import Camera  # noqa: E402 - after what it must find set
 
 
 @pytest.fixture
