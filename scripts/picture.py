@@ -1,4 +1,4 @@
-"""The README's picture: `python scripts/picture.py RESULTS.npz MODEL OUT.png [FRAME …]`.
+"""The README's picture: `python scripts/picture.py RESULTS.npz MODEL OUT.jpg [FRAME …]`.
 
 One row per frame kept beside a results.json: image, measured depth, predicted depth, error, cloud.
 """
