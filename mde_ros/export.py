@@ -179,7 +179,8 @@ def link(graph: onnx.GraphProto, weights: Path) -> None:
     stores them. Tensors kept as fp16 are widened by a Cast, which the runtime folds once.
     """
     header = read_header(weights)
-    data_at = 8 + int.from_bytes(weights.open("rb").read(8), "little")
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    data_at = weights.stat().st_size - max(ends)  # the tensors are the file's tail
     casts = []
     for initializer in graph.initializer:
         # A split head's depthwise weight has the bytes of the original in the same order.

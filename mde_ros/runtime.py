@@ -83,12 +83,7 @@ class Runtime(Protocol):
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def shipped_models() -> list[str]:

@@ -11,6 +11,7 @@ from rosbags.image.image import ImageError, convert_color, to_cvtype
 from rosbags.typesys import Stores, get_typestore
 
 from mde_ros.frame import Camera, Frame
+from mde_ros.geometry import to_millimetres
 
 JAZZY = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -171,7 +172,7 @@ def sample_messages(
         IMAGE_TOPIC: _image_message(frame.image, "rgb8", header),
     }
     if depth_m is not None:
-        depth_mm = np.clip(np.rint(depth_m * 1000), 0, 65535).astype("<u2")
+        depth_mm = to_millimetres(depth_m).astype("<u2")
         messages[DEPTH_TOPIC] = _image_message(depth_mm, "16UC1", header)
     for topic, message in messages.items():
         yield topic, stamp, bytes(JAZZY.serialize_cdr(message, SAMPLE_TOPICS[topic]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mde_ros.geometry import to_millimetres
 from mde_ros.simulation.floorplan import FloorPlan
 from mde_ros.simulation.look import Look, develop, paint_clouds, polish_floor, random_look
 from mde_ros.simulation.render import SceneRenderer
@@ -18,7 +19,6 @@ from mde_ros.simulation.streets import random_street
 Rng = np.random.Generator
 KINDS = ("room", "street")
 PARTIAL = ".partial"  # the folder in which clips grow
-DEPTH_CAP_MM = 65535  # what lies farther has no depth
 SCENES_TRIED = 20  # until one gives enough frames
 STARTS_TRIED = 5  # in each of them
 
@@ -346,10 +346,8 @@ def write_clip(folder: Path, shots: list[Shot], scene: Scene, rig: Rig) -> None:
     for name in ("rgb", "depth", "instance", "pose"):
         (folder / name).mkdir(parents=True)
     for number, shot in enumerate(shots):
-        depth_mm = np.rint(shot.depth_m * 1000)
-        depth_mm = np.where(depth_mm <= DEPTH_CAP_MM, depth_mm, 0).astype(np.uint16)
         save_jpeg(folder / f"rgb/{number:03d}.jpg", shot.rgb)
-        save_png(folder / f"depth/{number:03d}.png", depth_mm)
+        save_png(folder / f"depth/{number:03d}.png", to_millimetres(shot.depth_m))
         save_png(folder / f"instance/{number:03d}.png", shot.instance)
         np.savetxt(folder / f"pose/{number:03d}.txt", shot.moment.T_world_camera, fmt="%.9f")
     width, height = rig.size

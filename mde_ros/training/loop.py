@@ -302,11 +302,14 @@ def fit(
         first = load_state(out / STATE, network, ema, optimizer, checkpoint.settings)
         console.print(f"resuming at step {first} of {settings.steps} from {out / STATE}")
 
+    saved = -1  # the step of the last state that was written
+
     def keep(step: int) -> None:
-        if fabric.global_rank == 0:
+        nonlocal saved
+        if fabric.global_rank == 0 and step != saved:
             save_state(out / STATE, step, network, ema, optimizer, checkpoint.settings)
-            averaged = replace(checkpoint, network=ema)
-            save(kept, averaged)
+            save(kept, replace(checkpoint, network=ema))
+            saved = step
 
     columns = (
         "{task.description}",
