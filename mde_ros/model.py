@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +15,17 @@ class DepthModel(nn.Module):
     """Normalise → network → metres.
 
     Args:
-        network: (N, 3, h, w) normalised image → (N, 1, h', w') canonical depth in metres.
+        network: (N, 3, h, w) normalised image (and sparse depth) → (N, 1, h', w') canonical depth
+            in metres, or a pair of it and the logarithm s of half the expected squared error, metres²
+            (METHODS 4: ℓ_ud is least at s = ln(r²/2)).
         focal_px: canonical focal length f_c, pixels at the network's input; None: no correction.
 
     forward takes
         image: (N, h, w, 3) uint8 RGB;
         focal_px: (N,) float32, focal length in pixels of this image;
         sparse_m: (N, 1, h, w) float32 metres, 0 = none, for completion networks;
-    and returns {"depth": (N, 1, h', w') metres, …}.
+    and returns {"depth": (N, 1, h', w') metres} and, from a pair, "uncertainty": the standard
+    deviation √2 e^(s/2) of the same size, metres.
 
     Depth = network output · f / f_c: the same object, seen with half the focal length, is half as
     large in pixels, looks twice as far to the network, and is put right by the factor.
@@ -48,8 +53,10 @@ class DepthModel(nn.Module):
         # Without f_c the factor is 1, computed so that an exported graph keeps this input.
         canonical_px = focal_px if self.focal_px is None else self.focal_px
         ratio = (focal_px / canonical_px).view(-1, 1, 1, 1)
-        if sparse_m is None:
-            canonical = self.network(x)
-        else:
-            canonical = self.network(x, (sparse_m / ratio).to(x.dtype))
-        return {"depth": canonical.float() * ratio}
+        inputs = () if sparse_m is None else ((sparse_m / ratio).to(x.dtype),)
+        canonical = self.network(x, *inputs)
+        if isinstance(canonical, Tensor):
+            return {"depth": canonical.float() * ratio}
+        depth, log_error = (c.float() for c in canonical)
+        deviation = math.sqrt(2) * torch.exp(log_error / 2)
+        return {"depth": depth * ratio, "uncertainty": deviation * ratio}

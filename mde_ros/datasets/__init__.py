@@ -25,11 +25,13 @@ class Sample:
         frame: image, camera, LiDAR points if any.
         truth_m: (H, W) float32 metres, 0 = no measurement; None where nothing was measured.
         name: unique within the data set.
+        moving: (H, W) bool, pixels of things that move by themselves; None where nobody knows.
     """
 
     frame: Frame
     truth_m: np.ndarray | None
     name: str
+    moving: np.ndarray | None = None
 
     def has_truth(self) -> bool:
         """Whether anything was measured."""
