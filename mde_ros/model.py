@@ -16,8 +16,8 @@ class DepthModel(nn.Module):
 
     Args:
         network: (N, 3, h, w) normalised image (and sparse depth) → (N, 1, h', w') canonical depth
-            in metres, or a pair of it and the logarithm s of half the expected squared error, metres²
-            (METHODS 4: ℓ_ud is least at s = ln(r²/2)).
+            in metres, or a pair of it and s, the logarithm of half the expected squared error in
+            metres² (METHODS 4: ℓ_ud is least at s = ln(r²/2)).
         focal_px: canonical focal length f_c, pixels at the network's input; None: no correction.
 
     forward takes
