@@ -92,4 +92,34 @@ def log_depth(
     return loss
 
 
+def median_depth(values: Tensor, per_image: bool = False) -> Tensor:
+    """Median of what is measured, of the batch () or of each image (N, 1, 1, 1); 1 if nothing is.
+
+    The lower of the two middle values where their number is even.
+    """
+    known = torch.where(valid_mask(values), values, math.nan)
+    middle = known.flatten(1).nanmedian(1).values if per_image else known.nanmedian()
+    middle = torch.where(middle.isnan(), 1.0, middle)
+    return middle.view(-1, 1, 1, 1) if per_image else middle
+
+
+def uncertainty_loss(
+    prediction: Tensor, s: Tensor, target: Tensor, scale: Tensor | None = None
+) -> Tensor:
+    """ℓ_ud = mean[e^-s (ŷ/m - y/m)² + 2s] of Hu et al., TNNLS (METHODS 4, eq. 1 and 4).
+
+    For an error r = ŷ/m - y/m it is least at s = ln(r²/2). A network whose s is to mean metres²
+    (DepthModel) passes s - 2 ln m.
+
+    Args:
+        prediction, s, target: (N, 1, H, W); s is the log-uncertainty.
+        scale: m; None: the median of all valid pixels of the batch, as published. Images of
+            different scales pass median_depth(target, per_image=True).
+    """
+    mask = valid_mask(target)
+    m = median_depth(target) if scale is None else scale
+    error = torch.where(mask, prediction - torch.where(mask, target, 0), 0) / m
+    return masked_mean(torch.exp(-s) * error.square() + 2 * s, mask)
+
+
 LOSSES = {"three_term": three_term, "log_depth": log_depth}

@@ -136,3 +136,50 @@ def test_gradient_descent_on_the_loss_alone_finds_the_truth(depth, name):
         losses.LOSSES[name](guess, depth).backward()
         optimizer.step()
     assert (guess - depth).abs().mean().item() < 0.05
+
+
+@pytest.mark.parametrize("r", [0.01, 0.3, 2.0])
+def test_uncertainty_loss_is_least_where_s_is_the_log_of_half_the_squared_error(r):
+    """There its value is 2 + 2 ln(r²/2), and its slope, 2 - r² e^-s in closed form, is zero."""
+    target = torch.full((1, 1, 4, 5), 2.0)
+    best = math.log(r * r / 2)
+    for apart in (-0.5, 0.0, 0.5):
+        s = torch.full_like(target, best + apart).requires_grad_()
+        loss = losses.uncertainty_loss(target * (1 + r), s, target)
+        (slope,) = torch.autograd.grad(loss, s)
+        assert slope.sum().item() == pytest.approx(2 - 2 * math.exp(-apart), abs=1e-4)
+        assert loss.item() == pytest.approx(2 * math.exp(-apart) + 2 * (best + apart), abs=1e-4)
+
+
+def test_uncertainty_loss_equals_a_loop_over_the_valid_pixels(depth):
+    target, s = depth.flip(3).clone(), torch.linspace(-2, 2, depth.numel()).view_as(depth)
+    target[0, 0, :4], target[1, 0, 3, 3] = 0, math.nan
+    rows = zip(depth.flatten().tolist(), s.flatten().tolist(), target.flatten().tolist())
+    known = [(p, u, t) for p, u, t in rows if t > 0]
+    m = sorted(t for _, _, t in known)[(len(known) - 1) // 2]
+    expected = sum(math.exp(-u) * (p / m - t / m) ** 2 + 2 * u for p, u, t in known) / len(known)
+    assert float(losses.uncertainty_loss(depth, s, target)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_uncertainty_loss_with_medians_per_image_regards_neither_image_s_scale(depth):
+    s, factors = torch.zeros_like(depth), torch.tensor([7.0, 0.2]).view(2, 1, 1, 1)
+
+    def loss(guess, truth):
+        m = losses.median_depth(truth, per_image=True)
+        return float(losses.uncertainty_loss(guess, s, truth, m))
+
+    expected = loss(depth.flip(2), depth)
+    assert loss(depth.flip(2) * factors, depth * factors) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_uncertainty_loss_and_its_gradients_leave_out_what_was_not_measured(depth, garbage):
+    truth, hole = depth.clone(), torch.zeros_like(depth, dtype=torch.bool)
+    hole[1, :, 3:6] = True
+    truth[hole] = garbage
+    guess, s = depth.flip(3).requires_grad_(), torch.zeros_like(depth).requires_grad_()
+    losses.uncertainty_loss(guess, s, truth).backward()
+    for gradient in (guess.grad, s.grad):
+        assert gradient.isfinite().all() and (gradient[hole] == 0).all() and gradient.any()
+    empty = losses.uncertainty_loss(guess, s, torch.zeros_like(depth))
+    assert empty.item() == 0
