@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mde_ros.datasets import DatasetError, Sample
-from mde_ros.datasets.rgbd_folder import read_rgb
+from mde_ros.datasets.image_files import read_rgb
 from mde_ros.frame import Camera, Frame
 
 SUFFIXES = (".jpg", ".jpeg", ".png")

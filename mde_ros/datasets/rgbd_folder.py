@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mde_ros.datasets import DatasetError, Sample
+from mde_ros.datasets.image_files import read_depth, read_rgb_of
 from mde_ros.frame import Camera, Frame
 
 
@@ -30,22 +30,6 @@ def read_camera(path: Path) -> Camera:
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path}: {error}") from None
-
-
-def read_rgb(path: Path, upright: bool = False) -> np.ndarray:
-    """Image file → (H, W, 3) uint8 RGB.
-
-    Args:
-        upright: turn it as its EXIF orientation says; intrinsics and depth know nothing of that.
-
-    Raises:
-        DatasetError: when it cannot be decoded.
-    """
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise DatasetError(f"{path}: not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class RgbdFolder:
@@ -71,12 +55,7 @@ class RgbdFolder:
         if not 0 <= index < len(self.files):
             raise IndexError(index)
         file = self.files[index]
-        image = read_rgb(file)
-        if image.shape[:2] != (self.camera.height, self.camera.width):
-            raise DatasetError(
-                f"{file}: {image.shape[1]}x{image.shape[0]}, but intrinsics.json says"
-                f" {self.camera.width}x{self.camera.height}"
-            )
+        image = read_rgb_of(file, self.camera, "intrinsics.json")
         frame = Frame(image, self.camera, stamp_ns=index * self.period_ns)
         return Sample(frame, self._depth_m(file.stem, image.shape[:2]), f"{self.name}/{file.stem}")
 
@@ -87,13 +66,7 @@ class RgbdFolder:
 
     def _depth_m(self, stem: str, size: tuple[int, int]) -> np.ndarray | None:
         file = self.path / "depth" / f"{stem}.png"
-        if not file.is_file():
-            return None
-        depth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if depth is None or depth.dtype != np.uint16 or depth.shape != size:
-            found = "no image" if depth is None else f"{depth.shape} {depth.dtype}"
-            raise DatasetError(f"{file}: expected a uint16 PNG of {size} millimetres, got {found}")
-        return depth.astype(np.float32) / 1000
+        return read_depth(file, size) if file.is_file() else None
 
 
 class RgbdFolders:
