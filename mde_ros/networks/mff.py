@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from mde_ros.networks.backbones import make_backbone
 from mde_ros.networks.blocks import Gate, LightUp, UpProjection, conv5, separable5
 
+LOG_RANGE = (-4.0, 6.0)  # of log-depth: 2 cm to 400 m
+
 
 class MffNet(nn.Module):
     """(N, 3, H, W) normalised image → (N, 1, H/2, W/2) depth, any size."""
@@ -89,8 +91,15 @@ class FastNet(nn.Module):
             head.bias.fill_(0.9)  # type: ignore[union-attr]  # 2.5 m
         self.refine = nn.Sequential(separable5(64), head)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """The fused map: (N, 64, H/4, W/4)."""
         maps = self.encoder(x)
         fused = [up(gate(m), maps[0]) for gate, up, m in zip(self.gates, self.fuse_up, maps)]
-        log_depth = F.pixel_shuffle(self.refine(self.fuse(torch.cat(fused, 1))), 2)
-        return torch.exp(log_depth.float().clamp(-4.0, 6.0))
+        return self.fuse(torch.cat(fused, 1))
+
+    def log_depth(self, features: Tensor) -> Tensor:
+        """Logarithm of canonical depth from the fused map: (N, 1, H/2, W/2)."""
+        return F.pixel_shuffle(self.refine(features), 2).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(self.log_depth(self.features(x)).clamp(*LOG_RANGE))
