@@ -116,6 +116,13 @@ def undistorted_area(camera: Camera, maps: tuple[np.ndarray, np.ndarray]) -> np.
     return cv2.remap(full, *maps, cv2.INTER_LINEAR) == 255
 
 
+def undistort_depth(depth_m: np.ndarray, camera: Camera) -> np.ndarray:
+    """A map (H, W) of a distorted camera at the pixels of the ideal one: the nearest, 0 = none."""
+    # Fixed-point maps would cut, not round, to the nearest pixel.
+    maps = cv2.convertMaps(*undistort_maps(camera), cv2.CV_32FC1)
+    return cv2.remap(depth_m, *maps, cv2.INTER_NEAREST)
+
+
 def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:
     """The factor median(truth) / median(prediction) over pixels valid in both (Zhou et al. 2017).
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mde_ros.evaluation.results import EvaluationError, ResultsError, write_atomically
 from mde_ros.frame import Camera, Frame, Prediction
-from mde_ros.geometry import to_millimetres, undistort_maps
+from mde_ros.geometry import to_millimetres, undistort_depth, undistort_maps
 
 Model = Callable[[Frame], Prediction]
 
@@ -118,11 +118,7 @@ def rectified_truth(sample: Any) -> np.ndarray | None:
             f"{sample.name}: its image is {camera.width}x{camera.height} but its truth is"
             f" {truth_m.shape[1]}x{truth_m.shape[0]}"
         )
-    if not camera.is_distorted:
-        return truth_m
-    # Fixed-point maps would cut, not round, to the nearest pixel.
-    maps = cv2.convertMaps(*undistort_maps(camera), cv2.CV_32FC1)
-    return cv2.remap(truth_m, *maps, cv2.INTER_NEAREST)
+    return undistort_depth(truth_m, camera) if camera.is_distorted else truth_m
 
 
 def _picture(arrays: Mapping[str, np.ndarray], i: int) -> Picture:
