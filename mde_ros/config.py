@@ -102,6 +102,45 @@ class NodeSettings(PipelineSettings):
     )
 
 
+@dataclass(frozen=True)
+class CompletionSettings(NodeSettings):
+    """Parameters of the completion node, beyond those of the depth node."""
+
+    model: str = setting("completion", "as in the depth node, but one that takes LiDAR points")
+    scan_type: str = setting(
+        "LaserScan", "type of the messages on scan", choices=("LaserScan", "PointCloud2")
+    )
+    max_scan_age: float = setting(
+        0.2,
+        "seconds that the middle of a scan may be before or after the image",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    on_missing_scan: str = setting(
+        "drop",
+        "what becomes of an image without a scan: drop, or monocular depth",
+        choices=("drop", "monocular"),
+        live=True,
+    )
+    laser_to_camera: str = setting(
+        "", "pose of the laser in the camera's optical frame, x y z qx qy qz qw; empty: from TF"
+    )
+    deskew: bool = setting(
+        False, "move each ray to the time of the image, with the velocity on odom"
+    )
+    laser_to_base: str = setting(
+        "", "pose of the laser in the frame of that velocity, x y z qx qy qz qw; empty: from TF"
+    )
+    max_disagreement: float = setting(
+        0.15,
+        "diagnostics warn when depth and scan differ by more than this part of the distance",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+
+
 def _matches(value: Any, expected: Any) -> bool:
     if typing.get_origin(expected) in (Union, types.UnionType):
         return any(_matches(value, option) for option in typing.get_args(expected))

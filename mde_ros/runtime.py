@@ -98,19 +98,19 @@ def find_model(model: str, suffix: str) -> Path:
     Raises:
         ModelError: when there is neither, naming the shipped ones.
     """
-    if model in ("default", *shipped_models()):
-        from mde_ros.weights import DEFAULT
+    from mde_ros.weights import COMPLETION, DEFAULT
 
-        name = DEFAULT if model == "default" else model
-        shipped = Path(str(resources.files("mde_ros") / "weights" / f"{name}{suffix}"))
+    names = {"default": DEFAULT, "completion": COMPLETION, **{n: n for n in shipped_models()}}
+    if model in names:
+        shipped = Path(str(resources.files("mde_ros") / "weights" / f"{names[model]}{suffix}"))
         if not shipped.is_file():
             raise ModelError(f"model: {shipped.name} does not come with this installation")
         return shipped
     path = Path(model).expanduser()
     if not path.is_file():
         raise ModelError(
-            f"model: expected default, {', '.join(shipped_models())} or an existing .onnx or"
-            f" .safetensors file, got {model!r}"
+            f"model: expected {', '.join(names)} or an existing .onnx or .safetensors file,"
+            f" got {model!r}"
         )
     if path.suffix not in (".onnx", ".safetensors"):
         raise ModelError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mde_ros.config import (
+    CompletionSettings,
     ConfigError,
     NodeSettings,
     PipelineSettings,
@@ -126,7 +127,7 @@ def test_depth_range_must_not_be_empty():
         PipelineSettings(min_depth=3.0, max_depth=2.0)
 
 
-@pytest.mark.parametrize("cls", [PipelineSettings, NodeSettings])
+@pytest.mark.parametrize("cls", [PipelineSettings, NodeSettings, CompletionSettings])
 def test_every_field_has_a_description_and_a_default_within_its_bounds(cls):
     check(cls())
     assert all(f.metadata["help"] for f in dataclasses.fields(cls))

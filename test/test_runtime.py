@@ -120,6 +120,16 @@ def write(path, content):
     return str(path)
 
 
+def test_default_and_completion_stand_for_the_models_that_weights_names(monkeypatch):
+    monkeypatch.setattr("mde_ros.weights.DEFAULT", "student-published")
+    monkeypatch.setattr("mde_ros.weights.COMPLETION", "student-fast")
+    named = [runtimes.find_model(name, ".onnx").name for name in ("default", "completion")]
+    assert named == ["student-published.onnx", "student-fast.onnx"]
+    monkeypatch.setattr("mde_ros.weights.COMPLETION", "nothing")
+    with pytest.raises(ModelError, match=r"nothing\.onnx does not come with this installation"):
+        runtimes.find_model("completion", ".onnx")
+
+
 MISTAKES = {
     "missing file": (
         lambda t, s: ("nowhere.onnx",),
