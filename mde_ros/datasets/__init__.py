@@ -69,8 +69,34 @@ def is_bag(path: Path) -> bool:
     return not is_rgbd(path) and any(p.suffix in (".mcap", ".db3") for p in path.iterdir())
 
 
+def find_reader(path: Path) -> Callable[..., Dataset]:
+    """What reads the data at a path, told by the names of what lies there.
+
+    Raises:
+        DatasetError: when it is a file of a kind that no reader knows.
+    """
+    if is_bag(path):
+        from mde_ros.datasets.bag import BagDataset
+
+        return BagDataset
+    if is_rgbd(path):
+        from mde_ros.datasets.rgbd_folder import RgbdFolder, RgbdFolders
+
+        return RgbdFolder if (path / "rgb").is_dir() else RgbdFolders
+    if path.is_dir():
+        from mde_ros.datasets import images, kitti
+
+        if kitti.layout_of(path):
+            return kitti.Kitti
+        return images.ImageFolder
+    raise DatasetError(
+        f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
+        " intrinsics.json, a folder of such folders, KITTI, or a folder of images"
+    )
+
+
 def open_dataset(path: str | Path, **options: Any) -> Dataset:
-    """The data set at a path: a bag, an RGB-D folder, simulated clips, or a folder of images.
+    """The data set at a path: a bag, an RGB-D folder, simulated clips, KITTI, a folder of images.
 
     Args:
         options: of the reader, such as the topics of a bag.
@@ -82,20 +108,7 @@ def open_dataset(path: str | Path, **options: Any) -> Dataset:
     path = Path(path).expanduser()
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder")
-    reader: Callable[..., Dataset]
-    if is_bag(path):
-        from mde_ros.datasets.bag import BagDataset as reader
-    elif (path / "rgb").is_dir() and (path / "intrinsics.json").is_file():
-        from mde_ros.datasets.rgbd_folder import RgbdFolder as reader
-    elif is_rgbd(path):
-        from mde_ros.datasets.rgbd_folder import RgbdFolders as reader
-    elif path.is_dir():
-        from mde_ros.datasets.images import ImageFolder as reader
-    else:
-        raise DatasetError(
-            f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
-            " intrinsics.json, a folder of such folders, or a folder of images"
-        )
+    reader = find_reader(path)
     known = [name for name in inspect.signature(reader).parameters if name != "path"]
     for name in options:
         if name not in known:

@@ -1,0 +1,309 @@
+"""Where KITTI's files lie, as its users unpack them: each layout becomes a list of shots."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from mde_ros.datasets import DatasetError
+from mde_ros.datasets.image_files import read_rgb
+from mde_ros.datasets.kitti_files import (
+    Rig,
+    from_rectified,
+    matrix,
+    read_numbers,
+    read_rig,
+    read_split,
+    read_stamps_ns,
+)
+from mde_ros.frame import Camera
+
+PERIOD_NS = 100_000_000  # KITTI's 10 Hz, where there are no stamps
+APART_NS = 3_600_000_000_000  # between recordings whose time is unknown: no neighbours in time
+DAY = re.compile(r"\d{4}_\d\d_\d\d")
+DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_sync")
+PACKAGES = ("data_depth_annotated", "data_depth_velodyne", "data_rgb")
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One image and the files that belong to it; those that do not exist are None.
+
+    Attributes:
+        sweep: all LiDAR returns, a sweep (.bin) or a depth map (.png).
+        ring: a depth map of one ring alone.
+        truth: what the depth is measured against, a depth map or a sweep.
+        size_from: the file that told the size of the image.
+    """
+
+    image: Path
+    rig: Rig
+    sweep: Path | None
+    ring: Path | None
+    truth: Path | None
+    name: str
+    stamp_ns: int
+    size_from: str
+
+
+def layout_of(path: Path) -> str | None:
+    """Which layout a folder has: extract, selection, odometry, drives; None for another."""
+    if (path / "image").is_dir() and (path / "calib.json").is_file():
+        return "extract"
+    if (path / "image").is_dir() and (path / "intrinsics").is_dir():
+        return "selection"
+    if (path / "sequences").is_dir() or (path / "image_2").is_dir():
+        return "odometry"
+    if _drives_in(path) or (path / PACKAGES[0]).is_dir():
+        return "drives"
+    return None
+
+
+# ---- a small extract: image/, depth64/ (all rings), depth1/ (one), calib.json --------------------
+
+
+def extract_shots(path: Path) -> list[Shot]:
+    """Consecutive frames whose returns are projected already."""
+    calibration = path / "calib.json"
+    try:
+        values = json.loads(calibration.read_text(encoding="utf-8"))
+        camera = Camera(values["width"], values["height"], np.array(values["K"], float))
+        rig = Rig(camera, np.array(values["T_cam_velo"], float).reshape(4, 4))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(
+            f"{calibration}: expected K, T_cam_velo, width and height ({error!r})"
+        ) from None
+    shots = []
+    for i, image in enumerate(_images(path / "image")):
+        rings, ring = (
+            _if_there(path / folder / f"{image.stem}.png") for folder in ("depth64", "depth1")
+        )
+        name = f"{path.name}/{image.stem}"
+        shots.append(Shot(image, rig, rings, ring, rings, name, i * PERIOD_NS, "calib.json"))
+    return shots
+
+
+# ---- depth_selection: val_selection_cropped, test_depth_*_anonymous ------------------------------
+
+
+def selection_shots(path: Path) -> list[Shot]:
+    """Single frames of the depth benchmarks, with the intrinsics of each.
+
+    Files are called DRIVE_image_INDEX_image_02.png and alike, or INDEX.png in the test sets.
+    """
+    images, shots = _images(path / "image"), []
+    height, width = read_rgb(images[0]).shape[:2]
+    for i, image in enumerate(images):
+        intrinsics = path / "intrinsics" / f"{image.stem}.txt"
+        try:
+            K = np.loadtxt(intrinsics).reshape(3, 3)
+        except (OSError, ValueError):
+            found = "another" if intrinsics.is_file() else "no such file"
+            raise DatasetError(f"{intrinsics}: expected 9 numbers, got {found}") from None
+        sweep, truth = (
+            _if_there(path / kind / f"{image.stem.replace('_image_', f'_{kind}_', 1)}.png")
+            for kind in ("velodyne_raw", "groundtruth_depth")
+        )
+        rig, name = Rig(Camera(width, height, K), None), f"{path.name}/{image.stem}"
+        shots.append(Shot(image, rig, sweep, None, truth, name, i * APART_NS, images[0].name))
+    return shots
+
+
+# ---- odometry: sequences/00/image_2, calib.txt, times.txt, velodyne; poses/00.txt ----------------
+
+
+def odometry_shots(path: Path, sequences: Sequence[str] | None) -> list[Shot]:
+    """Sequences of the odometry benchmark: one folder of them, or all below sequences/."""
+    if (path / "image_2").is_dir():
+        folders = [path]
+    else:
+        known = sorted(p for p in (path / "sequences").iterdir() if p.is_dir())
+        wanted = [p.name for p in known] if sequences is None else sequences
+        folders = [path / "sequences" / name for name in wanted]
+    shots = []
+    for folder in folders:
+        images, calibration, times = (
+            _images(folder / "image_2"),
+            folder / "calib.txt",
+            folder / "times.txt",
+        )
+        numbers = read_numbers(calibration)
+        P = matrix(numbers, "P2", calibration, 3, 4)
+        T_camera_velo = None
+        if "Tr" in numbers:
+            T = np.vstack([matrix(numbers, "Tr", calibration, 3, 4), [0, 0, 0, 1]])
+            T_camera_velo = from_rectified(P) @ T
+        height, width = read_rgb(images[0]).shape[:2]
+        rig = Rig(Camera(width, height, P[:, :3]), T_camera_velo)
+        try:
+            stamps = np.rint(np.loadtxt(times, ndmin=1) * 1e9).astype(np.int64).tolist()
+        except (OSError, ValueError):
+            stamps = []
+        if len(stamps) < len(images):
+            raise DatasetError(
+                f"{times}: expected {len(images)} times in seconds, as there are images,"
+                f" got {len(stamps) if times.is_file() else 'no such file'}"
+            )
+        for image, stamp_ns in zip(images, stamps):
+            sweep = _if_there(folder / "velodyne" / f"{image.stem}.bin")
+            name = f"{folder.name}/{image.stem}"
+            shots.append(Shot(image, rig, sweep, None, sweep, name, stamp_ns, images[0].name))
+    return shots
+
+
+def read_poses(sequence: Path) -> np.ndarray | None:
+    """T_world_camera (N, 4, 4) of the left colour camera of an odometry sequence, if published.
+
+    The published poses are those of camera 0; the world is its first frame.
+    """
+    file = sequence.parent.parent / "poses" / f"{sequence.name}.txt"
+    if not file.is_file():
+        return None
+    T = np.tile(np.eye(4), (len(values := np.loadtxt(file, ndmin=2)), 1, 1))
+    T[:, :3] = values.reshape(-1, 3, 4)
+    calibration = sequence / "calib.txt"
+    P = matrix(read_numbers(calibration), "P2", calibration, 3, 4)
+    return T @ np.linalg.inv(from_rectified(P))
+
+
+# ---- raw recordings, alone or with data_depth_annotated and data_depth_velodyne ------------------
+
+
+def drive_shots(
+    path: Path,
+    split: str | Path | None,
+    part: str | None,
+    cameras: Sequence[str],
+    raw: str | Path | None,
+    truth: str,
+) -> list[Shot]:
+    """Recordings of KITTI raw and, where it is, their annotated depth.
+
+    What belongs together may lie in one folder or in several beside each other; searched are
+    `path`, the packages in it or beside it, and `raw`.
+    """
+    if DRIVE.fullmatch(path.name):
+        only, path = {path.name}, path.parent
+    else:
+        only = set()
+    if DAY.fullmatch(path.name):
+        only, path = only or {p.name for p in _drives_in(path)}, path.parent
+    bases = [path, *(p / name for name in PACKAGES for p in (path, path.parent))]
+    bases = [p for p in bases if p.is_dir()]
+    if raw is not None:
+        bases.insert(0, Path(raw).expanduser())
+    parts = ("train", "val") if part is None else (part,)
+
+    @cache
+    def recording(drive: str, camera: int) -> _Recording:
+        return _Recording(bases, parts, drive, camera)
+
+    if split is not None:
+        frames: Iterable[tuple[str, int, str]] = read_split(Path(split).expanduser())
+        frames = [f for f in frames if not only or f[0] in only]
+        measured = any(recording(d, c).annotated for d, c in {f[:2] for f in frames})
+    else:
+        drives = sorted(only or {p.name for base in bases for p in _drives_in(base, parts)})
+        pairs = [(drive, int(camera[-2:])) for drive in drives for camera in cameras]
+        measured = any(recording(*pair).annotated for pair in pairs)
+        if truth == "auto" and measured:
+            pairs = [pair for pair in pairs if recording(*pair).annotated]
+        frames = [
+            (*pair, index)
+            for pair in pairs
+            for index in recording(*pair).indices(truth != "velodyne" and measured)
+        ]
+    if truth == "groundtruth" and not measured:
+        raise DatasetError(
+            f"{path}: expected DRIVE/proj_depth/groundtruth/image_02 in {', '.join(parts)} or in"
+            f" {PACKAGES[0]}/, found none"
+        )
+    annotated = truth != "velodyne" and measured
+    hours = {drive: i * APART_NS for i, drive in enumerate(dict.fromkeys(f[0] for f in frames))}
+    return [recording(d, c).shot(i, annotated, hours[d]) for d, c, i in frames]
+
+
+class _Recording:
+    """The folders of one camera of one drive."""
+
+    def __init__(self, bases: list[Path], parts: Iterable[str], drive: str, camera: int) -> None:
+        self.name, folder, day = drive, f"image_{camera:02d}", drive[:10]
+        self.folder = folder
+
+        def find(inner: str) -> Path | None:
+            tried = (base / p / drive / inner for base in bases for p in (*parts, day, ""))
+            return next((p for p in tried if p.is_dir()), None)
+
+        images = find(f"{folder}/data") or find(folder)
+        if images is None:
+            raise DatasetError(
+                f"{bases[0] / day / drive / folder / 'data'}: expected the images of this drive"
+                " there, found no such folder; name the folder of the raw recordings with raw"
+            )
+        self.images = {p.stem: p for p in _images(images)}
+        self.image_folder = images
+        self.annotated = find(f"proj_depth/groundtruth/{folder}")
+        self.projected = find(f"proj_depth/velodyne_raw/{folder}")
+        self.velodyne = find("velodyne_points/data")
+        days = [base / day for base in bases]
+        calibrated = next((p for p in days if (p / "calib_cam_to_cam.txt").is_file()), days[0])
+        self.rig = read_rig(calibrated, camera)
+        stamps = images.parent / "timestamps.txt"
+        self.stamps_ns = read_stamps_ns(stamps) if stamps.is_file() else []
+
+    def indices(self, annotated: bool) -> list[str]:
+        """Frames that have an image or, if asked for, an annotated depth map."""
+        if annotated and self.annotated is not None:
+            return sorted(p.stem for p in self.annotated.glob("*.png"))
+        return list(self.images)
+
+    def shot(self, index: str, annotated: bool, begin_ns: int) -> Shot:
+        """One frame; its truth is the annotated depth or the sweep."""
+        number = int(index)
+        if index not in self.images:
+            raise DatasetError(f"{self.image_folder / f'{index}.png'}: no such file")
+        stamp_ns = begin_ns + number * PERIOD_NS
+        if number < len(self.stamps_ns):
+            stamp_ns = self.stamps_ns[number]
+        sweep = _file(self.velodyne, index, ".bin")
+        truth = _file(self.annotated, index, ".png") if annotated else sweep
+        sweep = sweep or _file(self.projected, index, ".png")
+        name = f"{self.name}/{self.folder}/{index}"
+        source = "calib_cam_to_cam.txt"
+        return Shot(self.images[index], self.rig, sweep, None, truth, name, stamp_ns, source)
+
+
+# ---- what all of them need -----------------------------------------------------------------------
+
+
+def _drives_in(path: Path, parts: Iterable[str] = ("train", "val")) -> list[Path]:
+    """Folders of drives: the path itself, in it, in its days, or in train/ and val/."""
+    if DRIVE.fullmatch(path.name):
+        return [path]
+    inside = (path, *(p for p in _folders(path) if DAY.fullmatch(p.name) or p.name in parts))
+    return [p for folder in inside for p in _folders(folder) if DRIVE.fullmatch(p.name)]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+
+
+def _images(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.glob("*") if p.suffix in (".png", ".jpg"))
+    if not found:
+        raise DatasetError(f"{folder}: expected .png or .jpg images, found none")
+    return found
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _file(folder: Path | None, index: str, suffix: str) -> Path | None:
+    return folder and _if_there(folder / f"{index}{suffix}")
