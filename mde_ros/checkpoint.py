@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mde_ros.networks import make_network
+from mde_ros.networks import demands, make_network
 
 
 class CheckpointError(ValueError):
@@ -30,7 +30,8 @@ class Checkpoint:
     Attributes:
         network_name: its key in NETWORKS.
         network: the module, weights loaded, on the CPU in fp32.
-        spec: how it wants its input (the non-default fields of runtime.ModelSpec).
+        spec: how it wants its input (the non-default fields of runtime.ModelSpec); what the
+            network's class demands need not be said.
         settings: the effective settings of the training that made it.
     """
 
@@ -38,6 +39,9 @@ class Checkpoint:
     network: nn.Module
     spec: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.spec = demands(self.network) | self.spec
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

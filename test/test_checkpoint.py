@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mde_ros.checkpoint import Checkpoint, CheckpointError, load, read_tensors, save, write_tensors
+from mde_ros.networks import make_network
 from mde_ros.runtime import ModelError, load_runtime, read_header
 
 NAME = "fast_mobilenet_v2"
@@ -36,6 +37,19 @@ def test_round_trip_keeps_weights_spec_and_settings(planted, path):
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(loaded.network(x), network(x))
+
+
+def test_spec_says_what_the_network_demands_though_no_recipe_wrote_it(tmp_path):
+    class Both(torch.nn.Conv2d):
+        takes_points, multiple = True, 16
+
+    plain, both = torch.nn.Conv2d(3, 1, 1), Both(3, 1, 1)
+    assert Checkpoint(NAME, plain, {"name": "a"}).spec == {"name": "a"}
+    assert Checkpoint(NAME, both).spec == {"takes_points": True, "multiple": 16}
+    assert Checkpoint(NAME, both, {"multiple": 32}).spec["multiple"] == 32
+    path = tmp_path / "completion.safetensors"
+    save(path, Checkpoint("s2d_resnet18", make_network("s2d_resnet18"), {"focal_px": 9.0}))
+    assert read_tensors(path)[1]["spec"] == {"takes_points": True, "focal_px": 9.0}
 
 
 def test_half_storage_halves_the_file_and_gives_weights_rounded_to_fp16(planted, path, tmp_path):

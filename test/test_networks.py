@@ -1,13 +1,16 @@
-"""Networks against the published parameter counts and shapes (METHODS 1, 5, 11)."""
+"""Networks against the published parameter counts and shapes (METHODS 1, 5, 7b, 11)."""
+
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mde_ros.networks import NETWORKS, make_network
+from mde_ros.networks import NETWORKS, demands, make_network
 from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
 from mde_ros.networks.blocks import Gate, LightUp, UpProjection
+from mde_ros.networks.completion import UnpoolProjection
 from mde_ros.networks.describe import describe_all, multiply_adds
 
 COUNTS = {
@@ -26,9 +29,16 @@ PYRAMIDS = {  # channels and the size of each map of a 304x228 image, METHODS 1 
 }
 
 
+S2D = ("s2d_resnet18", "s2d_resnet34")
+
+
 def on_meta(make):
     with torch.device("meta"):
         return make().eval()
+
+
+COMPLETION = [n for n in NETWORKS if demands(on_meta(NETWORKS[n].make)).get("takes_points")]
+MONO = [n for n in NETWORKS if n not in COMPLETION]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +66,7 @@ def test_encoder_maps_have_the_published_shapes(name):
     assert tuple(m.shape[1] for m in maps) == encoder.channels
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", MONO)
 def test_output_is_half_the_input_at_any_size(name):
     """Odd sizes go to the next whole pixel at a quarter, as the strides do; SENet's rounds down."""
     network = on_meta(lambda: make_network(name))
@@ -78,7 +88,7 @@ def test_fast_student_gives_positive_depth_whatever_its_weights():
 
 
 def test_unknown_names_list_the_valid_ones():
-    with pytest.raises(ValueError, match=r"mff_resnet50, .*fast_mobilenet_v2, got 'nn'"):
+    with pytest.raises(ValueError, match=r"mff_resnet50, .*s2d_resnet18, .*got 'nn'"):
         make_network("nn")
     with pytest.raises(ValueError, match=r"resnet18, .*mobilenet_v2, got 'nn'"):
         make_backbone("nn")
@@ -90,6 +100,21 @@ def test_multiply_adds_of_a_known_stack_are_counted_by_hand():
         nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.Conv2d(8, 4, 1)
     )
     assert multiply_adds(network, 10, 6) == 15 * (9 * 3 * 8 + 9 * 8 + 8 * 4)
+
+
+def test_multiply_adds_of_a_transposed_convolution_and_a_matrix_product_are_counted_by_hand():
+    class Products(nn.Module):
+        takes_points = True
+
+        def __init__(self):
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 4, 5, 2, 2, 1)
+
+        def forward(self, x, sparse):
+            up = self.up(x).flatten(2)  # (1, 4, 240) from 10x6
+            return up @ up.transpose(1, 2) + sparse.mean()
+
+    assert multiply_adds(Products(), 10, 6) == 60 * 25 * 3 * 4 + 4 * 240 * 4
 
 
 def test_light_block_convolves_before_it_resizes_and_up_projection_after():
@@ -157,4 +182,159 @@ def test_public_mobilenet_weights_fit(shared_data):
 
 
 def test_every_backbone_is_used_by_a_network():
-    assert {name.split("_", 1)[1] for name in NETWORKS} == set(BACKBONES)
+    assert {name.split("_", 1)[1] for name in MONO} == set(BACKBONES)
+
+
+def conv(kernel, cin, cout):
+    """Weights of a convolution without bias and its batch norm."""
+    return kernel**2 * cin * cout + 2 * cout
+
+
+def resnet_stages(blocks):
+    """Weights of the four stages of a ResNet of two 3x3 convolutions a block."""
+    total, cin = 0, 64
+    for width, count in zip((64, 128, 256, 512), blocks):
+        total += conv(3, cin, width) + (2 * count - 1) * conv(3, width, width)
+        total += conv(1, cin, width) if cin != width else 0
+        cin = width
+    return total
+
+
+def test_sparse_to_dense_has_the_parameters_of_its_papers_layer_lists(described):
+    ups = [(256, 128), (128, 64), (64, 32), (32, 16)]
+    early = conv(7, 4, 64) + resnet_stages((2, 2, 2, 2)) + conv(1, 512, 256)
+    early += sum(2 * conv(5, i, o) + conv(3, o, o) for i, o in ups) + 9 * 16
+    assert described["s2d_resnet18"]["parameters"] == early
+    # METHODS 6 gives 13.68 M for the same layers on an image alone.
+    assert round((early - 49 * 64) / 1e6, 2) == 13.68
+
+    late = conv(3, 1, 16) + conv(3, 3, 48) + resnet_stages((3, 4, 6, 3)) + conv(3, 512, 512)
+    ups = [(512, 256), (256 + 512, 128), (128 + 256, 64), (64 + 128, 64), (64 + 64, 64)]
+    late += sum(conv(3, i, o) for i, o in ups) + (64 + 64) * 1 + 1
+    assert described["s2d_resnet34"]["parameters"] == late
+
+
+def plant(module):
+    """Statistics and scales of its own for every batch norm, so that each matters."""
+    torch.manual_seed(3)
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.uniform_(-0.1, 0.1)
+        norm.running_mean.uniform_(-0.1, 0.1)
+        norm.running_var.uniform_(0.05, 0.3)
+    return module.eval()
+
+
+def same(a, b):
+    return (a - b).abs().max() < 1e-5 * b.abs().max()
+
+
+def test_unpooling_as_a_transposed_convolution_equals_zeros_between_the_pixels():
+    block, x = plant(UnpoolProjection(6, 4)), torch.randn(2, 6, 5, 7)
+    zeros = torch.zeros(2, 6, 10, 14)
+    zeros[..., ::2, ::2] = x
+
+    def conv5(module):
+        return F.conv2d(zeros, module.weight.transpose(0, 1).flip(2, 3), padding=2)
+
+    main = block.bn2(block.conv2(F.relu(block.bn1(conv5(block.conv1)))))
+    expected = F.relu(main + block.bn_shortcut(conv5(block.shortcut)))
+    assert same(block(x), expected)
+
+
+@torch.no_grad()
+def test_sparse_to_dense_of_2018_is_one_network_on_the_concatenated_image_and_depth():
+    network = plant(make_network("s2d_resnet18"))
+    image, sparse = torch.randn(1, 3, 65, 90), torch.rand(1, 1, 65, 90) * 5
+    encoder = network.encoder
+    four = torch.cat([encoder.conv1.weight, network.stem_depth.weight], 1)
+    x = F.conv2d(torch.cat([image, sparse], 1), four, stride=2, padding=3)
+    x = F.max_pool2d(F.relu(encoder.bn1(x)), 3, 2, 1)
+    x = encoder.layer4(encoder.layer3(encoder.layer2(encoder.layer1(x))))
+    assert x.shape[2:] == (3, 3)
+    x = network.head(network.up(network.reduce(x)))
+    assert x.shape[2:] == (48, 48)
+    expected = F.interpolate(x, (65, 90), mode="bilinear", align_corners=True)
+    assert same(network(image, sparse), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(32, 48), (37, 41)])
+def test_sparse_to_dense_of_2019_doubles_each_map_to_the_size_of_the_next_finer(size):
+    """Transposed convolutions whose padding is chosen for the size, which no fixed layer can."""
+    network = plant(make_network("s2d_resnet34"))
+    image, sparse = torch.randn(1, 3, *size), torch.rand(1, 1, *size) * 5
+    conv1 = torch.cat([network.stem_depth(sparse), network.stem_image(image)], 1)
+    conv2 = network.encoder["layer1"](conv1)
+    conv3 = network.encoder["layer2"](conv2)
+    conv4 = network.encoder["layer3"](conv3)
+    conv5 = network.encoder["layer4"](conv4)
+    x = network.bottom(conv5)
+    for up, finer in zip(network.up, (conv5, conv4, conv3, conv2, conv1)):
+        step, norm, leaky = up
+        stride = 1 if finer is conv1 else 2
+        extra = [f - ((n - 1) * stride + 1) for f, n in zip(finer.shape[2:], x.shape[2:])]
+        x = F.conv_transpose2d(x, step.weight, None, stride, 1, extra)
+        x = torch.cat([leaky(norm(x)), finer], 1)
+    expected = 100 * network.head(x)
+    assert expected.min() < 0.9 < expected.max()
+    assert same(network(image, sparse), expected.clamp(min=0.9))
+
+
+def test_only_an_evaluation_puts_the_depth_of_2019_above_the_range_of_its_laser():
+    network = make_network("s2d_resnet34")
+    network.head.weight.data.zero_()
+    network.head.bias.data.fill_(0.002)
+    inputs = torch.zeros(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    assert torch.allclose(network.train()(*inputs), torch.tensor(0.2))
+    assert torch.allclose(network.eval()(*inputs), torch.tensor(0.9))
+
+
+@pytest.mark.parametrize("name", S2D)
+def test_sparse_to_dense_gives_depth_and_its_error_at_any_size(name):
+    depth_only, uncertain = (
+        on_meta(lambda n=n: make_network(n)) for n in (name, f"{name}_uncertain")
+    )
+    for size in ((228, 304), (352, 1216), (97, 131), (35, 34)):
+        inputs = (torch.empty(2, c, *size, device="meta") for c in (3, 1))
+        inputs = tuple(inputs)
+        assert depth_only(*inputs).shape == (2, 1, *size)
+        assert [o.shape for o in uncertain(*inputs)] == [(2, 1, *size)] * 2
+
+
+def test_error_of_a_completion_network_is_its_second_channel_and_not_scaled_with_depth():
+    network = make_network("s2d_resnet34_uncertain").eval()
+    network.head.weight.data.zero_()
+    network.head.bias.data = torch.tensor([0.05, -3.0])
+    depth, s = network(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16))
+    assert torch.allclose(depth, torch.tensor(5.0)) and torch.allclose(s, torch.tensor(-3.0))
+
+
+def lines(*rows):
+    """Sparse depth of 64x96 pixels with 3 m along these rows."""
+    sparse = torch.zeros(1, 1, 64, 96)
+    sparse[..., list(rows), :] = 3
+    return sparse
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", COMPLETION)
+def test_any_number_of_lines_is_taken_and_each_changes_the_answer(name):
+    network, image = plant(make_network(name)), torch.randn(1, 3, 64, 96)
+    answers = []
+    for sparse in (lines(), lines(40), lines(20, 40), lines(*range(64))):
+        output = network(image, sparse)
+        answers.append(output if isinstance(output, torch.Tensor) else torch.cat(output))
+        assert answers[-1].isfinite().all()
+    assert not any(same(a, b) for a, b in pairwise(answers))
+
+
+@pytest.mark.parametrize("name", S2D)
+def test_imagenet_weights_load_into_the_image_part_of_a_completion_encoder(name):
+    network = make_network(name)
+    imagenet = make_backbone(name.split("_")[1]).state_dict()
+    weights = {k: torch.rand_like(v.float()) for k, v in imagenet.items()}
+    load_imagenet(network.encoder, {**weights, "fc.weight": torch.zeros(1000, 512)})
+    own = network.encoder.state_dict()
+    assert {k for k in own if k.startswith("layer")} == {k for k in weights if "layer" in k}
+    assert all(torch.equal(v, weights[k]) for k, v in own.items() if v.is_floating_point())

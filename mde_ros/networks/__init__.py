@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
+from mde_ros.networks.completion import DepthCompletionNet, SparseToDenseNet
+from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
 
 
@@ -27,6 +30,15 @@ NETWORKS = {
     "light_resnet34": Network(partial(LightNet, "resnet34"), "Hu et al., KSEM 2023 (teacher)"),
     "light_mobilenet_v2": Network(partial(LightNet, "mobilenet_v2"), "Hu et al., KSEM 2023"),
     "fast_mobilenet_v2": Network(partial(FastNet, "mobilenet_v2"), "ours, after KSEM 2023"),
+    "s2d_resnet18": Network(partial(SparseToDenseNet, "resnet18"), "Ma & Karaman, ICRA 2018"),
+    "s2d_resnet34": Network(partial(DepthCompletionNet, "resnet34"), "Ma et al., ICRA 2019"),
+    "s2d_resnet18_uncertain": Network(
+        partial(SparseToDenseNet, "resnet18", uncertainty=True), "the same with s of RA-L 2023"
+    ),
+    "s2d_resnet34_uncertain": Network(
+        partial(DepthCompletionNet, "resnet34", uncertainty=True), "the same with s of RA-L 2023"
+    ),
+    "completion_mobilenet_v2": Network(LightCompletion, "ours, trained after RA-L 2023"),
 }
 
 
@@ -39,3 +51,9 @@ def make_network(name: str) -> nn.Module:
     if name not in NETWORKS:
         raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
     return NETWORKS[name].make()
+
+
+def demands(network: nn.Module) -> dict[str, Any]:
+    """What a network's class says it needs of its input: ModelSpec's takes_points and multiple."""
+    names = ("takes_points", "multiple")
+    return {name: getattr(network, name) for name in names if hasattr(network, name)}
