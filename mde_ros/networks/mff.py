@@ -50,28 +50,41 @@ class MffNet(nn.Module):
         return self.refine(torch.cat([d, f], 1))
 
 
-class LightNet(nn.Module):
-    """Gates and light up blocks straight into the fusion: (N, 3, H, W) → (N, 1, H/2, W/2) depth."""
+class LightTrunk(nn.Module):
+    """Encoder, gates, light up blocks and fusion: all that LightNet and FastNet do before R.
 
-    def __init__(self, backbone: str = "mobilenet_v2") -> None:
+    Args:
+        fast: separable convolutions at quarter resolution instead of full ones at half.
+    """
+
+    def __init__(self, backbone: str, fast: bool = False) -> None:
         super().__init__()
         self.encoder = make_backbone(backbone)
         self.gates = nn.ModuleList(Gate(c) for c in self.encoder.channels)
         self.fuse_up = nn.ModuleList(LightUp(c, 16) for c in self.encoder.channels)
-        self.fuse = conv5(64, 64)
-        self.refine = nn.Sequential(conv5(64, 64), nn.Conv2d(64, 1, 5, padding=2))
+        self.fuse = separable5(64) if fast else conv5(64, 64)
+        self.times_block1 = 1 if fast else 2  # size of the fused map
 
     def features(self, x: Tensor) -> Tensor:
-        """The fused map x_mff: (N, 64, H/2, W/2)."""
+        """The fused map x_mff: (N, 64, H/2, W/2), quarter size if fast."""
         maps = self.encoder(x)
-        fused = [up(gate(m), maps[0], 2) for gate, up, m in zip(self.gates, self.fuse_up, maps)]
+        size = (maps[0], self.times_block1)
+        fused = [up(gate(m), *size) for gate, up, m in zip(self.gates, self.fuse_up, maps)]
         return self.fuse(torch.cat(fused, 1))
+
+
+class LightNet(LightTrunk):
+    """Gates and light up blocks straight into the fusion: (N, 3, H, W) → (N, 1, H/2, W/2) depth."""
+
+    def __init__(self, backbone: str = "mobilenet_v2") -> None:
+        super().__init__(backbone)
+        self.refine = nn.Sequential(conv5(64, 64), nn.Conv2d(64, 1, 5, padding=2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.refine(self.features(x))
 
 
-class FastNet(nn.Module):
+class FastNet(LightTrunk):
     """LightNet for robots without a GPU: (N, 3, H, W) → (N, 1, H/2, W/2) depth, always positive.
 
     The fusion runs at quarter resolution with separable convolutions; the last one puts out four
@@ -80,22 +93,12 @@ class FastNet(nn.Module):
     """
 
     def __init__(self, backbone: str = "mobilenet_v2") -> None:
-        super().__init__()
-        self.encoder = make_backbone(backbone)
-        self.gates = nn.ModuleList(Gate(c) for c in self.encoder.channels)
-        self.fuse_up = nn.ModuleList(LightUp(c, 16) for c in self.encoder.channels)
-        self.fuse = separable5(64)
+        super().__init__(backbone, fast=True)
         head = nn.Conv2d(64, 4, 3, padding=1)
         with torch.no_grad():  # the four values of a pixel start equal: no checkerboard
             head.weight.copy_(head.weight[:1].expand_as(head.weight))
             head.bias.fill_(0.9)  # type: ignore[union-attr]  # 2.5 m
         self.refine = nn.Sequential(separable5(64), head)
-
-    def features(self, x: Tensor) -> Tensor:
-        """The fused map: (N, 64, H/4, W/4)."""
-        maps = self.encoder(x)
-        fused = [up(gate(m), maps[0]) for gate, up, m in zip(self.gates, self.fuse_up, maps)]
-        return self.fuse(torch.cat(fused, 1))
 
     def log_depth(self, features: Tensor) -> Tensor:
         """Logarithm of canonical depth from the fused map: (N, 1, H/2, W/2)."""
