@@ -138,7 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--json", metavar="FILE", help="write benchmark.json here (- for standard output)")
 
     flag = command("train", run_train, "train a model by a recipe")
-    flag("recipe", choices=("supervised", "distill"), help="what to do")
+    flag("recipe", choices=("supervised", "distill", "completion"), help="what to do")
     flag("--list", action="store_true", help="print every setting with its default, and end")
     flag("--config", metavar="YAML", help="settings; see config/train/")
     flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")

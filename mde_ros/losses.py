@@ -122,4 +122,51 @@ def uncertainty_loss(
     return masked_mean(torch.exp(-s) * error.square() + 2 * s, mask)
 
 
+def relative_loss(prediction: Tensor, s: Tensor, teacher: Tensor) -> Tensor:
+    """ℓ_ud of the single-line completion: uncertainty_loss of depths divided by their own medians.
+
+    So the teacher gives the shape and not the scale: a factor on `teacher` changes nothing
+    (METHODS 7b, reconstructed). s is that of the prediction, in metres².
+    """
+    mask = valid_mask(teacher)
+    own = median_depth(torch.where(mask, prediction, 0), per_image=True)
+    target = torch.where(mask, teacher, 0) / median_depth(teacher, per_image=True)
+    return uncertainty_loss(prediction / own, s - 2 * own.log(), target, own.new_ones(()))
+
+
+def point_loss(prediction: Tensor, points: Tensor) -> Tensor:
+    """ℓ_sl = mean |D̂ - D_sl| over the measured pixels; it fixes the scale (METHODS 7b)."""
+    return masked_mean((prediction - points).abs(), valid_mask(points))
+
+
+def line_ranking_loss(
+    prediction: Tensor, teacher: Tensor, lines: Tensor, samples: int = 8, flat: float = 0.03
+) -> Tensor:
+    """ℓ_LDP: along a straight line of the scene depth only rises, or only falls (METHODS 7b).
+
+    Inverse depth is affine along the image of a straight line, so depth is monotone. For neighbours
+    i, j of `samples` places on a segment: mean log(1 + exp(-r (D̂_j - D̂_i))), r = ±1 as the
+    teacher says of its ends. Ours: a segment whose ends differ by less than `flat` says nothing,
+    one along which the teacher jumps by over a quarter crosses an edge of depth; neither counts.
+
+    Args:
+        prediction, teacher: (N, 1, H, W); 0 = unknown.
+        lines: (N, S, 4) x, y of both ends in pixels; rows of zeros fill up.
+    """
+    height, width = prediction.shape[2:]
+    t = torch.linspace(0.08, 0.92, samples, device=lines.device)
+    ends = lines.view(*lines.shape[:2], 2, 2)  # (N, S, end, xy)
+    at = ends[:, :, None, 0] + t[:, None] * (ends[:, :, None, 1] - ends[:, :, None, 0])
+    grid = (2 * at + 1) / at.new_tensor([width, height]) - 1
+    ours, theirs = (
+        F.grid_sample(m, grid, mode="bilinear", align_corners=False)[:, 0]
+        for m in (prediction, torch.where(valid_mask(teacher), teacher, math.nan))
+    )
+    steps = torch.log(theirs).diff(dim=2)
+    trend = steps.sum(2, keepdim=True)
+    usable = (trend.abs() > flat) & (steps.abs().amax(2, keepdim=True) < 0.25)  # NaN: neither
+    loss = F.softplus(-torch.sign(trend.nan_to_num()) * ours.diff(dim=2))
+    return masked_mean(loss, usable.expand_as(loss))
+
+
 LOSSES = {"three_term": three_term, "log_depth": log_depth}

@@ -33,29 +33,41 @@ class View:
         truth_m: (H, W) float32 metres, 0 = unknown.
         teacher_m: (H, W) float32 metres as a teacher sees it, 0 = unknown.
         camera: of this size.
+        points: (N, 3) float32 metres in the camera's frame, what a LiDAR measured, if there is one.
     """
 
     image: np.ndarray
     truth_m: np.ndarray
     teacher_m: np.ndarray
     camera: Camera
+    points: np.ndarray | None = None
 
     def mapped(self, change: Callable[[np.ndarray], np.ndarray], camera: Camera) -> View:
         """The same change on image and both depths, and the camera that belongs to it."""
-        return View(change(self.image), change(self.truth_m), change(self.teacher_m), camera)
+        maps = (change(self.image), change(self.truth_m), change(self.teacher_m))
+        return View(*maps, camera, self.points)
 
 
 def warp(view: View, A: np.ndarray, camera: Camera) -> View:
     """Resample through the (2, 3) map source pixel → target pixel; depth takes the nearest.
 
-    Pixels from outside are black and have no depth.
+    Pixels from outside are black and have no depth. Points stay: the caller turns them if need be.
     """
     size = (camera.width, camera.height)
     image = cv2.warpAffine(view.image, A, size, flags=cv2.INTER_LINEAR)
     truth, teacher = (
         cv2.warpAffine(d, A, size, flags=cv2.INTER_NEAREST) for d in (view.truth_m, view.teacher_m)
     )
-    return View(image, truth, teacher, camera)
+    return View(image, truth, teacher, camera, view.points)
+
+
+def turned(view: View, degrees: float) -> View:
+    """Points rolled about the optical axis as warp rolls the image (fx = fy), counter-clockwise."""
+    if view.points is None:
+        return view
+    R = np.eye(3, dtype=np.float32)
+    R[:2, :2] = cv2.getRotationMatrix2D((0, 0), degrees, 1.0)[:, :2]
+    return replace(view, points=view.points @ R.T)
 
 
 def flip(view: View, rng: Rng) -> View:
@@ -64,14 +76,18 @@ def flip(view: View, rng: Rng) -> View:
         return view
     K = view.camera.K.copy()
     K[0, 2] = view.camera.width - 1 - K[0, 2]
-    return view.mapped(lambda m: np.ascontiguousarray(m[:, ::-1]), replace(view.camera, K=K))
+    view = view.mapped(lambda m: np.ascontiguousarray(m[:, ::-1]), replace(view.camera, K=K))
+    if view.points is not None:
+        view = replace(view, points=view.points * np.array([-1, 1, 1], np.float32))
+    return view
 
 
 def rotate(view: View, rng: Rng, degrees: float = 5.0) -> View:
     """Roll the camera about its optical axis by U(-degrees, degrees); depth values stay."""
     c = view.camera
-    A = cv2.getRotationMatrix2D((c.K[0, 2], c.K[1, 2]), rng.uniform(-degrees, degrees), 1.0)
-    return warp(view, A, c)
+    degrees = rng.uniform(-degrees, degrees)
+    A = cv2.getRotationMatrix2D((c.K[0, 2], c.K[1, 2]), degrees, 1.0)
+    return turned(warp(view, A, c), degrees)
 
 
 def centre_crop(view: View, width: int, height: int) -> View:
@@ -107,9 +123,9 @@ def crop_resize(
     camera = replace(c, width=width, height=height, K=K)
     if degrees:
         centre = (float(K[0, 2]), float(K[1, 2]))
-        R = cv2.getRotationMatrix2D(centre, rng.uniform(-degrees, degrees), 1.0)
-        A = R @ np.vstack([A, [0, 0, 1]])
-    return warp(view, A, camera)
+        degrees = rng.uniform(-degrees, degrees)
+        A = cv2.getRotationMatrix2D(centre, degrees, 1.0) @ np.vstack([A, [0, 0, 1]])
+    return turned(warp(view, A, camera), degrees)
 
 
 def lighting(image: np.ndarray, rng: Rng, sigma: float = 0.1) -> np.ndarray:

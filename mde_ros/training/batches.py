@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mde_ros.config import ConfigError, check, setting
 from mde_ros.datasets import Dataset as Frames
-from mde_ros.datasets import open_dataset
+from mde_ros.datasets import Sample, open_dataset
 from mde_ros.datasets.transforms import Rng, View
 from mde_ros.frame import Camera, Frame
 from mde_ros.geometry import to_millimetres
 
 SHORT_SIDE = 320  # pixels; larger images are kept at this size
 Teacher = Callable[[Frame], np.ndarray]
+Prepare = Callable[["Source", int, Sample], Sample]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Source:
     weight: float = setting(1.0, "share of the batches, relative to the other sources", low=0.0)
     skip_last: int = setting(0, "frames at the end that are left out (held out)", low=0)
     teacher: bool = setting(True, "whether the teacher labels these images too")
+    scan: str = setting(
+        "",
+        "virtual scan for completion, where the set has none: height=H[,pitch=P,beams=N,noise=S],"
+        " or random for another one in every frame",
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -51,19 +57,26 @@ class Stored:
     truth_mm: np.ndarray
     teacher_mm: np.ndarray
     camera: Camera
+    points: np.ndarray | None = None
 
     def view(self) -> View:
         """As metres, ready for the transforms."""
         truth, teacher = (d.astype(np.float32) / 1000 for d in (self.truth_mm, self.teacher_mm))
-        return View(self.image, truth, teacher, self.camera)
+        return View(self.image, truth, teacher, self.camera, self.points)
 
 
 def load_sources(
-    sources: tuple[Source, ...], teacher: Teacher | None, progress: bool = True
+    sources: tuple[Source, ...],
+    teacher: Teacher | None,
+    progress: bool = True,
+    prepare: Prepare = lambda source, index, sample: sample,
 ) -> list[list[Stored]]:
     """Read every source into memory, at most SHORT_SIDE high, with the teacher's depth.
 
     The teacher sees each image once, whole; what it says of a crop follows from geometry.
+
+    Args:
+        prepare: what is done to every sample before it is kept.
 
     Raises:
         ConfigError: when a source has no frame left, or nothing to learn from it. DatasetError:
@@ -77,12 +90,11 @@ def load_sources(
             task = bar.add_task(f"reading {data.name}", total=count)
             stored = []
             for i in range(count):
-                sample = data[i]
+                sample = prepare(source, i, data[i])
                 frame, truth = shrink(sample.frame, sample.truth_m)
                 said = teacher(frame) if teacher and source.teacher else np.zeros_like(truth)
-                stored.append(
-                    Stored(frame.image, to_millimetres(truth), to_millimetres(said), frame.camera)
-                )
+                depths = (to_millimetres(truth), to_millimetres(said))
+                stored.append(Stored(frame.image, *depths, frame.camera, frame.points))
                 bar.advance(task)
             loaded.append(stored)
     return loaded
@@ -116,7 +128,7 @@ def shrink(frame: Frame, truth_m: np.ndarray | None) -> tuple[Frame, np.ndarray]
     size = (round(c.width * factor), round(c.height * factor))
     image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
     truth = cv2.resize(truth_m, size, interpolation=cv2.INTER_NEAREST)
-    return Frame(image, c.resized(*size), stamp_ns=frame.stamp_ns), truth
+    return replace(frame, image=image, camera=c.resized(*size)), truth
 
 
 class Batches(Dataset):
@@ -128,6 +140,7 @@ class Batches(Dataset):
         sizes: (width, height) choices, one is drawn per batch.
         focal_px: canonical focal length, pixels, at a size of the area of sizes[0].
         rank, world: this process's share of every batch.
+        more: (augmented view in canonical metres, rng) → further arrays of fixed shape.
     """
 
     def __init__(
@@ -141,7 +154,9 @@ class Batches(Dataset):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        more: Callable[[View, Rng], dict[str, np.ndarray]] | None = None,
     ) -> None:
+        self.more = more
         self.stored, self.augment, self.sizes = stored, augment, sizes
         if not np.sum(weights) > 0:
             raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
@@ -150,24 +165,33 @@ class Batches(Dataset):
         self.mine = range(rank, batch, world)
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """image (n, h, w, 3) uint8; truth, teacher (n, 1, h, w) canonical metres, 0 = unknown."""
+        """image (n, h, w, 3) uint8; truth, teacher (n, 1, h, w) canonical metres, 0 = unknown; and
+        what `more` gives, stacked."""
         cv2.setNumThreads(0)
         width, height = self.sizes[
             np.random.default_rng([self.seed, step]).integers(len(self.sizes))
         ]
-        views = []
+        views, further = [], []
         for i in self.mine:
             rng = np.random.default_rng([self.seed, step, i])
             source = self.stored[rng.choice(len(self.stored), p=self.share)]
             view = source[rng.integers(len(source))].view()
-            views.append(self.augment(view, rng, width, height))
-        to_canonical = [np.float32(self.focal_px / v.camera.focal_px) for v in views]
+            view = self._canonical(self.augment(view, rng, width, height))
+            views.append(view)
+            further.append(self.more(view, rng) if self.more else {})
         stack = {
             "image": np.stack([v.image for v in views]),
-            "truth": np.stack([v.truth_m * k for v, k in zip(views, to_canonical)])[:, None],
-            "teacher": np.stack([v.teacher_m * k for v, k in zip(views, to_canonical)])[:, None],
+            "truth": np.stack([v.truth_m for v in views])[:, None],
+            "teacher": np.stack([v.teacher_m for v in views])[:, None],
         }
+        stack |= {name: np.stack([f[name] for f in further]) for name in further[0]}
         return {name: torch.from_numpy(value) for name, value in stack.items()}
+
+    def _canonical(self, view: View) -> View:
+        """The view as a camera of the canonical focal length sees it: all that is metres scaled."""
+        k = np.float32(self.focal_px / view.camera.focal_px)
+        points = None if view.points is None else view.points * k
+        return replace(view, truth_m=view.truth_m * k, teacher_m=view.teacher_m * k, points=points)
 
 
 class Steps(Sampler[int]):

@@ -9,9 +9,8 @@ Hu et al., "Boosting Light-Weight Depth Estimation via Knowledge Distillation", 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mde_ros.checkpoint import Checkpoint
-from mde_ros.config import ConfigError, PipelineSettings, as_dict, check, setting
+from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
-from mde_ros.frame import Frame
 from mde_ros.geometry import median_scale
 from mde_ros.losses import LOSSES, log_depth
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
-from mde_ros.pipeline import DepthPipeline
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
+from mde_ros.training.teacher import make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
 # About the same area each, so a step costs the same; robots' cameras come in all of these.
@@ -61,45 +59,6 @@ class DistillSettings:
             raise ConfigError("sources: expected at least one data set to train on, got none")
 
 
-def make_teacher(model: str) -> Callable[[Frame], np.ndarray] | None:
-    """A labeller: frame → depth (H, W) in metres, averaged over mirror images and five crops.
-
-    0 where the teacher gave no depth in one of its answers.
-    """
-    if not model:
-        return None
-    pipeline = DepthPipeline(
-        PipelineSettings(model=os.path.expandvars(model), min_depth=0.05, max_depth=60.0)
-    )
-
-    def answer(frame: Frame) -> np.ndarray:
-        depth = pipeline(frame).depth
-        return np.log(np.where(depth > 0, depth, np.nan))
-
-    def label(frame: Frame) -> np.ndarray:
-        c = frame.camera
-        mirrored = Frame(np.ascontiguousarray(frame.image[:, ::-1]), c)
-        whole = (answer(frame) + answer(mirrored)[:, ::-1]) / 2
-        total, count = 2 * whole, np.full(whole.shape, 2.0, np.float32)
-        width, height = int(c.width * 0.8), int(c.height * 0.8)
-        for left in (0, c.width - width):
-            for top in (0, c.height - height):
-                window = np.s_[top : top + height, left : left + width]
-                part = Frame(
-                    np.ascontiguousarray(frame.image[window]),
-                    c.cropped(left, top, width, height),
-                )
-                said = answer(part)
-                # A crop sharpens the shape; the scale is the whole image's.
-                apart = whole[window] - said
-                known = np.isfinite(apart)
-                total[window] += said + (np.median(apart[known]) if known.any() else 0)
-                count[window] += 1
-        return np.nan_to_num(np.exp(total / count))
-
-    return label
-
-
 def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
     """Random window, mirror, small roll, then what cameras do to colours."""
 
@@ -109,8 +68,8 @@ def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
         view = flip(view, rng)
         if (view.truth_m > 0).any() and (view.teacher_m > 0).any():
             scale = np.float32(median_scale(view.teacher_m, view.truth_m))
-            view = View(view.image, view.truth_m, view.teacher_m * scale, view.camera)
-        return View(camera_look(view.image, rng), view.truth_m, view.teacher_m, view.camera)
+            view = replace(view, teacher_m=view.teacher_m * scale)
+        return replace(view, image=camera_look(view.image, rng))
 
     return apply
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
 from mde_ros.datasets import open_dataset
+from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
 from mde_ros.metrics import Aggregate, depth_metrics
 from mde_ros.pipeline import DepthPipeline
 
@@ -22,6 +23,7 @@ class HeldOut:
     path: str = setting("", "bag, RGB-D folder or folder of such; $VARIABLES are expanded")
     last: int = setting(0, "only the last N frames, 0 = all", low=0)
     every: int = setting(5, "take every n-th frame", low=1)
+    scan: str = setting("", "virtual scan cut out of its depth: height=H[,pitch=P,beams=N,noise=S]")
 
     def __post_init__(self) -> None:
         check(self)
@@ -38,6 +40,8 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
     opened = []
     for held in sets:
         data = open_dataset(os.path.expandvars(held.path))
+        if held.scan:
+            data = WithScan(data, VirtualScan.parse(held.scan))
         first = max(0, len(data) - held.last) if held.last else 0
         chosen = range(first, len(data), held.every)
         if not any(data[i].has_truth() for i in chosen):

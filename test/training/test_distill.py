@@ -16,8 +16,9 @@ from mde_ros.model import DepthModel
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training import distill
 from mde_ros.training.batches import Source
-from mde_ros.training.distill import DistillSettings, augment, distill_loss, make_teacher
+from mde_ros.training.distill import DistillSettings, augment, distill_loss
 from mde_ros.training.loop import LoopSettings
+from mde_ros.training.teacher import make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
 SOMETHING = (Source("anywhere"),)
