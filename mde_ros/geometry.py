@@ -78,22 +78,75 @@ def pose(translation: np.ndarray, quaternion_xyzw: np.ndarray) -> np.ndarray:
     return T
 
 
+def quaternion(R: np.ndarray) -> np.ndarray:
+    """(x, y, z, w) of unit length, w >= 0, of a rotation matrix (3, 3)."""
+    # The eigenvector of the largest eigenvalue of Bar-Itzhack's matrix (2000).
+    K = np.array([
+        [R[0, 0] - R[1, 1] - R[2, 2], 0, 0, 0],
+        [R[0, 1] + R[1, 0], R[1, 1] - R[0, 0] - R[2, 2], 0, 0],
+        [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], R[2, 2] - R[0, 0] - R[1, 1], 0],
+        [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], np.trace(R)],
+    ])  # fmt: skip
+    q = np.linalg.eigh(K)[1][:, -1]  # eigh reads the lower triangle
+    return q if q[3] >= 0 else -q
+
+
+def interpolate_pose(
+    T_first: np.ndarray, T_last: np.ndarray, share: np.ndarray | float
+) -> np.ndarray:
+    """Poses on the way from T_first at share 0 to T_last at share 1: (..., 4, 4) for share (...).
+
+    Translation is linear, rotation about one axis at an even rate (slerp, the short way); shares
+    beyond 0..1 go on likewise.
+    """
+    share = np.asarray(share, np.float64)[..., None, None]
+    *axis, w = quaternion(T_first[:3, :3].T @ T_last[:3, :3])
+    sine = float(np.linalg.norm(axis))
+    angle = 2 * np.arctan2(sine, w) * share
+    x, y, z = np.array(axis) / max(sine, 1e-300)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)  # Rodrigues
+    T = np.zeros((*share.shape[:-2], 4, 4))
+    T[..., :3, :3] = T_first[:3, :3] @ turn
+    T[..., :3, 3] = T_first[:3, 3] + share[..., 0] * (T_last[:3, 3] - T_first[:3, 3])
+    T[..., 3, 3] = 1
+    return T
+
+
+def transform_sweep(
+    points: np.ndarray, share: np.ndarray, T_first: np.ndarray, T_last: np.ndarray
+) -> np.ndarray:
+    """Points (N, 3) of a moving sensor in one frame, each by the pose of its own moment.
+
+    Args:
+        points: in the sensor's frame.
+        share: (N,) of the sweep at which each was measured, 0 = first, 1 = last.
+        T_first, T_last: the sensor's frame into the one asked for, at those two moments.
+    """
+    if np.array_equal(T_first, T_last):
+        return transform(T_first, points)
+    T = interpolate_pose(T_first, T_last, share)
+    return np.einsum("nij,nj->ni", T[:, :3, :3], points) + T[:, :3, 3]
+
+
 def scan_to_points(
     ranges_m: np.ndarray,
     angle_min: float,
     angle_increment: float,
     range_min: float,
     range_max: float,
-) -> np.ndarray:
-    """Laser ranges (N,) → points (M, 3) float32 in the laser frame (x forward, z up).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Laser ranges (N,) → points (M, 3) float32 in the laser frame (x forward, z up), rays (M,).
 
-    Only range_min <= r <= range_max counts (REP 117), which drops NaN and infinities.
+    Ray i looks at angle_min + i * angle_increment; `rays` says which of them each point is. Only
+    finite range_min <= r <= range_max counts (REP 117), and never 0.
     """
     ranges = np.asarray(ranges_m, np.float64)
-    angles = angle_min + angle_increment * np.arange(ranges.size)
-    good = (ranges >= range_min) & (ranges <= range_max)
-    r, a = ranges[good], angles[good]
-    return np.stack([r * np.cos(a), r * np.sin(a), np.zeros_like(r)], 1).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        good = (ranges >= range_min) & (ranges <= range_max) & (ranges > 0) & (ranges < np.inf)
+    rays = np.flatnonzero(good)
+    r, a = ranges[rays], angle_min + angle_increment * rays
+    return np.stack([r * np.cos(a), r * np.sin(a), np.zeros_like(r)], 1).astype(np.float32), rays
 
 
 def undistort_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

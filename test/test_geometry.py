@@ -79,15 +79,74 @@ def test_zero_quaternion_is_refused_and_never_the_identity(q):
         geometry.pose(np.zeros(3), q)
 
 
+@pytest.mark.filterwarnings("error")
 def test_scan_points_lie_at_their_angles_and_out_of_range_returns_are_dropped():
-    ranges = np.array([1.0, 2.0, np.nan, np.inf, 0.05, 9.0, 3.0], np.float32)
-    points = geometry.scan_to_points(ranges, -np.pi / 2, np.pi / 6, 0.1, 8.0)
+    ranges = np.array([1.0, 2.0, np.nan, np.inf, 0.05, 9.0, 3.0, -1.0], np.float32)
+    points, rays = geometry.scan_to_points(ranges, -np.pi / 2, np.pi / 6, 0.1, 8.0)
     expected = [
         [r * np.cos(np.radians(a)), r * np.sin(np.radians(a)), 0]
         for r, a in ((1, -90), (2, -60), (3, 90))
     ]
     assert points == pytest.approx(np.array(expected), abs=1e-6)
-    assert points.dtype == np.float32
+    assert points.dtype == np.float32 and rays.tolist() == [0, 1, 6]
+
+
+@pytest.mark.parametrize("bounds", [(0, np.inf), (-np.inf, np.inf), (-9, 9)])
+def test_no_bounds_make_a_point_of_infinity_zero_or_a_negative_range(bounds):
+    ranges = np.array([np.inf, -np.inf, np.nan, 0, -1, 2])
+    assert geometry.scan_to_points(ranges, 0, 0.1, *bounds)[1].tolist() == [5]
+
+
+@pytest.mark.parametrize("angle", [0, 1e-9, 0.4, 3.0, np.pi])
+def test_poses_between_two_turn_evenly_about_one_axis_and_move_straight(angle):
+    """Closed form: Rodrigues of a share of the angle, before and after the two as well."""
+    axis, start = np.array([2, -1, 2]) / 3, geometry.pose([1, 2, 3], [0.1, 0.2, -0.3, 0.9])
+    share = np.array([-0.5, 0, 0.25, 1, 1.5])
+    motion = np.eye(4)
+    motion[:3, :3] = cv2.Rodrigues(axis * angle)[0]
+    end = start @ motion
+    end[:3, 3] += (0, 0.4, -0.8)
+    poses = geometry.interpolate_pose(start, end, share)
+    for s, T in zip(share, poses, strict=True):
+        turn = start[:3, :3].T @ T[:3, :3]
+        either = [cv2.Rodrigues(sign * axis * angle * s)[0] for sign in (1, -1)]
+        # Half a turn has two short ways.
+        assert min(np.abs(turn - R).max() for R in either[: 2 if angle == np.pi else 1]) < 1e-7
+        assert T[:3, 3] == pytest.approx([1, 2 + 0.4 * s, 3 - 0.8 * s])
+        assert T[3].tolist() == [0, 0, 0, 1]
+    assert geometry.interpolate_pose(start, end, 0.25) == pytest.approx(poses[2])
+
+
+def test_a_wall_scanned_while_driving_is_straight_again():
+    """A robot drives at 1 m/s towards a wall at x = 5 and turns at 1 rad/s during a sweep of 0.2 s.
+
+    Every ray is computed from the pose of its own moment, and the wall must be flat in the frame
+    of the last one.
+    """
+    share, ranges = np.linspace(0, 1, 50), []
+    angles = np.linspace(-0.6, 0.6, 50)
+    for s, a in zip(share, angles, strict=True):
+        x, heading = 0.2 * s, 0.2 * s
+        ranges.append((5 - x) / np.cos(heading + a))
+    points, rays = geometry.scan_to_points(ranges, angles[0], angles[1] - angles[0], 0.1, 30)
+    last = np.eye(4)
+    last[:3, :3] = cv2.Rodrigues(np.array([0, 0, 0.2]))[0]
+    last[0, 3] = 0.2
+    straight = geometry.transform_sweep(points, share[rays], np.linalg.inv(last), np.eye(4))
+    # The inverse of a motion that turns while it moves is no straight line: 1 cm of 20.
+    assert geometry.transform(last, straight)[:, 0] == pytest.approx(5, abs=0.011)
+    first_frame = geometry.transform_sweep(points, share[rays], np.eye(4), last)
+    assert first_frame[:, 0] == pytest.approx(5, abs=1e-6)
+    assert np.abs(geometry.transform(last, points)[:, 0] - 5).max() > 0.2
+
+
+def test_quaternions_are_those_of_their_rotation(rng):
+    turned = cv2.Rodrigues(np.array([0, 0, np.pi / 2]))[0]
+    assert geometry.quaternion(turned) == pytest.approx([0, 0, 0.5**0.5, 0.5**0.5])
+    assert np.abs(geometry.quaternion(np.diag([1.0, -1, -1]))) == pytest.approx([1, 0, 0, 0])
+    for q in rng.normal(size=(20, 4)):
+        T = geometry.pose(np.zeros(3), q)
+        assert geometry.pose(np.zeros(3), geometry.quaternion(T[:3, :3])) == pytest.approx(T)
 
 
 LENSES = [
