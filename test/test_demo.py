@@ -29,9 +29,11 @@ from mde_ros.datasets.bag_messages import (
     depth_metres,
     sample_messages,
 )
-from mde_ros.demo import DEPTH, NAMESPACE, Arrived, DemoError, Replay, replay, run_demo
+from mde_ros.demo import DemoError, run_demo
 from mde_ros.evaluation.results import load_results
 from mde_ros.frame import Camera, Frame
+from mde_ros.isolation import ChildError
+from mde_ros.live import DEPTH, NAMESPACE, Arrived, Replay, replay
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelError, sha256_of
 
@@ -129,7 +131,7 @@ def test_recorded_depth_is_the_pipelines_bit_for_bit_also_from_a_folder(tmp_path
     dataset = open_dataset(folder)
     live = replay(folder, dataset, tmp_path / "out", str(ramp), progress=False)
     arrived, pipeline = Arrived(dataset, live), DepthPipeline(PipelineSettings(model=str(ramp)))
-    assert len(arrived) >= 1 and live.sent == 5
+    assert len(arrived) >= 1 and len(live.stamps_ns) == 5
     for i, sample in zip(arrived.indices, arrived):
         source = dataset[i]
         np.testing.assert_array_equal(sample.frame.image, source.frame.image)
@@ -166,7 +168,7 @@ def test_a_compressed_bag_without_depth_still_tells_latency_and_drops(tmp_path, 
 def test_frames_that_went_missing_are_told_apart():
     said = {"frames_in": "90", "frames_out": "80", "frames_idle": "3", "dropped": "7",
             "dropped.bad_step": "5", "dropped.no_camera_info": "2", "model": "x"}  # fmt: skip
-    live = Replay(Path("x"), 100, [], {i: i for i in range(78)}, {}, said)
+    live = Replay(Path("x"), list(range(100)), {i: i for i in range(78)}, {}, said)
     assert live.dropped() == {
         "bad_step": 5,
         "no_camera_info": 2,
@@ -180,7 +182,7 @@ def test_a_node_that_cannot_start_is_told_with_its_reason_and_leaves_nothing(tmp
     bag, out = write_bag(tmp_path / "a.mcap", 2), tmp_path / "demo"
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no network")
-    with pytest.raises(DemoError, match="not a readable ONNX network"):
+    with pytest.raises(ChildError, match="not a readable ONNX network"):
         run_demo(bag=str(bag), model=str(broken), output=str(out), progress=False)
     assert not (out / "results.json").exists() and not (out / "output.mcap").exists()
     assert not children_of(os.getpid(), str(broken))

@@ -37,7 +37,8 @@ TABLE = {
 }
 TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights", "isolation")}
 TABLE["reproduce"] = {"training", "evaluation", "simulation", "datasets"}
-# The demo is a command, so large that it has a module of its own.
+# The node over DDS, and the commands so large that they have modules of their own.
+TABLE["live"] = {"nodes", "datasets", "runtime", "evaluation", "isolation", *CORE}
 TABLE["demo"] = set(TABLE)
 TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()

@@ -1,4 +1,4 @@
-"""Records topics into a bag as raw messages, and notes when each was sent and received."""
+"""Hears topics as serialized messages, and notes when each was sent and received."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -17,62 +16,47 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 
-from mde_ros.datasets.bag_file import BagWriter
 from mde_ros.nodes.player import message_class
 
+Keep = Callable[[str, str, int, bytes], None]
 
-class Recorder:
-    """Subscribes in a context of its own; `with Recorder(...) as r: r.spin_until(...)`.
 
-    Messages are logged under the time they were received, nanoseconds since the epoch.
+class Listener:
+    """Hears topics in a context of its own: `with Listener() as ears: ears.hear(…)`.
 
-    Args:
-        path: the mcap file; it appears when recording ends without an exception.
-        topics: name → ROS type name of what is recorded.
-        noted: name → type of what is only noted, such as the images that come in.
+    Per topic it notes, by the stamp of the message, when each was sent and received, nanoseconds of
+    wall time, and how many came.
     """
 
-    def __init__(
-        self, path: Path, topics: Mapping[str, str], noted: Mapping[str, str] | None = None
-    ) -> None:
-        # Per topic: stamp of the message → when it was sent, received; nanoseconds of wall time.
+    def __init__(self) -> None:
         self.sent: dict[str, dict[int, int]] = {}
         self.received: dict[str, dict[int, int]] = {}
-        self.count: Counter[str] = Counter()  # messages per topic
-        self._bag = BagWriter(path)
+        self.count: Counter[str] = Counter()
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node("recorder", context=self._context, enable_rosout=False)
+        self.node = Node("listener", context=self._context, enable_rosout=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-        for name, kind in topics.items():
-            self._subscribe(name, kind, qos, lambda *m: self._bag.write(*m))
-        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        for name, kind in (noted or {}).items():
-            self._subscribe(name, kind, qos, lambda *m: None)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Listener:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
-        self._bag.__exit__(*exception)
 
-    def spin_until(self, done: Callable[[], bool], limit_s: float) -> bool:
-        """Take messages until the condition holds; whether it did before `limit_s` seconds."""
-        deadline = time.monotonic() + limit_s
-        while not done():
-            if time.monotonic() > deadline:
-                return False
-            self._executor.spin_once(timeout_sec=0.02)
-        return True
-
-    def _subscribe(
-        self, name: str, kind: str, qos: QoSProfile, keep: Callable[[str, str, int, bytes], None]
+    def hear(
+        self, name: str, kind: str, keep: Keep = lambda *message: None, reliable: bool = False
     ) -> None:
+        """Subscribe to a topic.
+
+        Args:
+            name: of the topic.
+            kind: its ROS type; the messages begin with a header.
+            keep: is given (name, kind, time received, serialized message) of each.
+            reliable: ask for every message, which only reliable publishers grant.
+        """
         sent = self.sent[name] = {}
         received = self.received[name] = {}
 
@@ -85,7 +69,19 @@ class Recorder:
         callback: Any = on_message  # rclpy's annotation knows callbacks of one argument only
         if not hasattr(Subscription, "CallbackType"):  # and so does rclpy itself in humble
             callback = lambda raw: on_message(raw, _now())  # noqa: E731
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        if reliable:
+            qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         self.node.create_subscription(message_class(kind), name, callback, qos, raw=True)
+
+    def spin_until(self, done: Callable[[], bool], limit_s: float) -> bool:
+        """Take messages until the condition holds; whether it did before `limit_s` seconds."""
+        deadline = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            self._executor.spin_once(timeout_sec=0.02)
+        return True
 
 
 def _now() -> dict[str, int]:

@@ -1,0 +1,374 @@
+"""The node as it is deployed: frames are played through it over DDS, and what it says is recorded.
+
+Player and node are processes, in a ROS domain of their own. `mde demo` and `mde evaluate --live`
+stand on `replay`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mde_ros.config import as_dict
+from mde_ros.datasets import Dataset, Sample
+from mde_ros.frame import Frame, Prediction
+from mde_ros.isolation import Child, environment, own_domain
+
+NAMESPACE = "/mde"
+DEPTH, DIAGNOSTICS = f"{NAMESPACE}/depth/image_rect", "/diagnostics"
+RECORDED = {DEPTH: "sensor_msgs/msg/Image", DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray"}
+PARAMETERS = {"diagnostics_period": 0.2, "use_sim_time": True, "autostart": True}
+TRANSPORT = "Fast DDS between processes"
+READY_LIMIT_S = 60.0
+
+
+class LiveError(ValueError):
+    """Frames cannot be played through the node; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class PlayedTopics:
+    """The topics of a bag or folder that a depth node needs, and their names when it is played.
+
+    Attributes:
+        image, camera_info: names in the bag.
+        kind: ROS type of the images.
+    """
+
+    image: str
+    camera_info: str
+    kind: str
+
+    @property
+    def transport(self) -> str:
+        """What the node calls image_transport."""
+        return "compressed" if self.kind.endswith("CompressedImage") else "raw"
+
+    @property
+    def base(self) -> str:
+        """The topic that the node's `image` is remapped to."""
+        from mde_ros.nodes.player import valid_name
+
+        compressed = self.transport == "compressed"
+        return valid_name(self.image.removesuffix("/compressed") if compressed else self.image)
+
+    @property
+    def heard(self) -> str:
+        """The topic that the images are published on."""
+        return f"{self.base}/compressed" if self.transport == "compressed" else self.base
+
+    @property
+    def heard_info(self) -> str:
+        """The topic that camera_info is published on."""
+        from mde_ros.nodes.player import valid_name
+
+        return valid_name(self.camera_info)
+
+    def player(self, source: str | Path, rate: float, folder_rate: float) -> list[str]:
+        """Module and arguments of the player, which waits for two listeners.
+
+        These are the node and who judges it: with either missing, the first frames would be lost.
+        """
+        out = ["mde_ros.nodes.player", str(source), "--no-progress"]
+        out += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
+        out += ["--wait-for", self.camera_info, "--wait-count", "2"]
+        return out + (
+            ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
+        )
+
+
+def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
+    """The topics of an opened Bag or FolderBag, and the stamps of all its images in their order.
+
+    Args:
+        source: as player.open_source opens it.
+        dataset: the same as a data set.
+
+    Raises:
+        LiveError: when the data set is not one bag.
+    """
+    from mde_ros.datasets.bag_file import FolderBag
+    from mde_ros.datasets.bag_messages import IMAGE_TOPIC, INFO_TOPIC
+
+    if isinstance(source, FolderBag):
+        topics = PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, source.topics[IMAGE_TOPIC].type)
+        return topics, [source.stamp(i) for i in range(len(dataset))]
+    chosen: Any = getattr(dataset, "topics", None)
+    if chosen is None:
+        raise LiveError(f"{source.path}: expected one bag or an RGB-D folder to be played")
+    kind = source.topics[chosen.image].type
+    topics = PlayedTopics(chosen.image, chosen.camera_info, kind)
+    return topics, dataset.stamps_ns()  # type: ignore[attr-defined]
+
+
+@dataclass
+class Replay:
+    """What came of playing a data set through the node.
+
+    Attributes:
+        output: the bag with what the node published.
+        stamps_ns: stamps of all images that were played, in the order of the data set.
+        logged_ns: stamp → time under which its depth is logged in `output`.
+        latency_ms: stamp → milliseconds from the image being sent to its depth being received.
+        diagnostics: what the node said of itself last, key → value.
+    """
+
+    output: Path
+    stamps_ns: list[int]
+    logged_ns: dict[int, int]
+    latency_ms: dict[int, float]
+    diagnostics: dict[str, str]
+
+    def dropped(self) -> dict[str, int]:
+        """Why images have no depth, see `dropped`."""
+        return dropped(self.diagnostics, len(self.stamps_ns), len(self.logged_ns))
+
+    def fps(self) -> float | None:
+        """Depth images per second of wall time, from the first to the last."""
+        seconds = (max(self.logged_ns.values()) - min(self.logged_ns.values())) * 1e-9
+        return (len(self.logged_ns) - 1) / seconds if seconds > 0 else None
+
+
+def dropped(diagnostics: Mapping[str, str], sent: int, came: int) -> dict[str, int]:
+    """Why images have no depth: the node's own reasons, and what never reached it or us.
+
+    Args:
+        diagnostics: what the node said of itself last.
+        sent: images that were played.
+        came: depth images that came back.
+    """
+    counts = {k: int(v) for k, v in diagnostics.items() if k.startswith(("frames_", "dropped."))}
+    out = {k.removeprefix("dropped."): n for k, n in counts.items() if k.startswith("dropped.")}
+    out["idle"] = counts.get("frames_idle", 0)
+    out["not received by the node"] = sent - counts.get("frames_in", 0)
+    out["not received from the node"] = counts.get("frames_out", 0) - came
+    return {reason: n for reason, n in out.items() if n > 0}
+
+
+def node_says(cdr: bytes, image_topic: str) -> dict[str, str]:
+    """What the node that hears these images tells in a message on /diagnostics, {} if nothing."""
+    from mde_ros.datasets.bag_messages import JAZZY
+
+    for status in JAZZY.deserialize_cdr(cdr, RECORDED[DIAGNOSTICS]).status:  # type: ignore[attr-defined]
+        values = {v.key: v.value for v in status.values}
+        if values.get("image") == image_topic:
+            return values
+    return {}
+
+
+def replay(
+    source: str | Path,
+    dataset: Dataset,
+    out: Path,
+    model: str = "default",
+    rate: float = 1.0,
+    folder_rate: float = 10.0,
+    parameters: Mapping[str, Any] | None = None,
+    recorded: Mapping[str, str] = RECORDED,
+    progress: bool = True,
+) -> Replay:
+    """Play a bag or folder through the node, both as processes, and record what it publishes.
+
+    Args:
+        source: path of the bag or RGB-D folder; `dataset` is the same, opened.
+        out: folder that gets output.mcap and log/.
+        model: shipped name or file.
+        rate, folder_rate: as Player and FolderBag take them.
+        parameters: more parameters of the node.
+        recorded: topics and their types, those of RECORDED and perhaps more.
+        progress: show a bar with the time left on stderr.
+
+    Raises:
+        LiveError, isolation.ChildError: when the node or the player fails, or nothing comes back.
+    """
+    from mde_ros.datasets.bag_file import BagWriter
+    from mde_ros.nodes.listener import Listener
+    from mde_ros.nodes.player import open_source, terminable
+    from mde_ros.nodes.process import dds_environment
+    from mde_ros.runtime import find_model
+
+    find_model(model, Path(model).suffix or ".onnx")  # says at once what is wrong with a name
+    with open_source(source, folder_rate) as opened:
+        topics, stamps = topics_of(opened, dataset)
+        length_s = (opened.end_ns - opened.start_ns) * 1e-9 / rate
+    settings = {**PARAMETERS, **(parameters or {}), "model": model}
+    settings["image_transport"] = topics.transport
+    node_command = ["mde_ros.nodes.depth_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    node_command += ["-r", f"image:={topics.base}", "-r", f"camera_info:={topics.heard_info}"]
+    for name, value in settings.items():
+        node_command += ["-p", f"{name}:={json.dumps(value)}"]
+    player_command = topics.player(source, rate, folder_rate) + ["--wait-limit", "30"]
+    player_command += ["--topics", topics.image, topics.camera_info]
+
+    log = out / "log"
+    log.mkdir(parents=True, exist_ok=True)
+    said: dict[str, str] = {}
+    with ExitStack() as stack:
+        stack.enter_context(terminable())
+        domain = stack.enter_context(own_domain())
+        changes = {**domain, **dds_environment(), "ROS_LOG_DIR": str(log.resolve())}
+        stack.enter_context(environment(changes))
+        bag = stack.enter_context(BagWriter(out / "output.mcap"))
+        ears = stack.enter_context(Listener())
+
+        def keep(name: str, kind: str, received_ns: int, raw: bytes) -> None:
+            bag.write(name, kind, received_ns, raw)
+            if name == DIAGNOSTICS:
+                said.update(node_says(raw, topics.heard))
+
+        for name, kind in recorded.items():
+            ears.hear(name, kind, keep, reliable=True)
+        ears.hear(topics.heard, topics.kind)
+        ears.hear(topics.heard_info, "sensor_msgs/msg/CameraInfo")
+        node = stack.enter_context(Child("node", node_command, log))
+        ready = ears.spin_until(
+            lambda: node.running() and ears.node.count_subscribers(topics.heard_info) > 1,
+            READY_LIMIT_S,
+        )
+        if not ready:
+            raise LiveError(f"the node was not ready in {READY_LIMIT_S:g} s: {node.last_words()}")
+        player = stack.enter_context(Child("player", player_command, log))
+        came, sent = ears.received[DEPTH], ears.sent[topics.heard]
+        with bar(Path(source).name, len(stamps), progress) as show:
+
+            def ended() -> bool:
+                show(len(came))
+                return node.running() and player.ended()
+
+            if not ears.spin_until(ended, length_s * 1.5 + READY_LIMIT_S):
+                raise LiveError(f"the player did not come to its end: {player.last_words()}")
+            # What is still on its way, and then the node's last word on all of it.
+            ears.spin_until(lambda: len(came) == len(stamps), 1.5)
+            words = ears.count[DIAGNOSTICS]
+            ears.spin_until(lambda: ears.count[DIAGNOSTICS] > words + 1, 2.0)
+            show(len(came))
+    latency_ms = {s: (came[s] - sent[s]) * 1e-6 for s in came if s in sent}
+    if not came:
+        raise LiveError(f"no depth came back from the node: {node.last_words()}")
+    if not came.keys() & stamps:
+        raise LiveError(f"{source}: no depth came back with the stamp of an image; are they zero?")
+    return Replay(out / "output.mcap", stamps, dict(came), latency_ms, said)
+
+
+class Arrived:
+    """The frames of a data set whose depth came back, and that depth.
+
+    Args:
+        dataset: what was played.
+        live: what came of it.
+    """
+
+    def __init__(self, dataset: Dataset, live: Replay) -> None:
+        from mde_ros.datasets.bag_file import Bag
+
+        self.name, self._dataset, self._live = dataset.name, dataset, live
+        self._bag = Bag(live.output)
+        self.indices = [i for i, s in enumerate(live.stamps_ns) if s in live.logged_ns]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample, its frame stamped as it was played."""
+        sample = self._dataset[self.indices[index]]
+        f = sample.frame
+        stamp = self._live.stamps_ns[self.indices[index]]
+        frame = Frame(f.image, f.camera, f.points, stamp)
+        return Sample(frame, sample.truth_m, sample.name, sample.moving)
+
+    def depth_of(self, frame: Frame) -> Prediction:
+        """The depth that the node published for a frame; a model like any other to `evaluate`.
+
+        Raises:
+            LiveError: when it is not in the recording.
+        """
+        from mde_ros.datasets.bag_messages import depth_metres, stamp_ns
+
+        logged = self._live.logged_ns[frame.stamp_ns]
+        for topic, _, raw in self._bag.messages([DEPTH], logged, logged + 1):
+            message = self._bag.decode(topic, raw)
+            if stamp_ns(message.header) == frame.stamp_ns:
+                return Prediction(depth_metres(message))
+        raise LiveError(f"{self._live.output}: no depth of stamp {frame.stamp_ns}")
+
+
+def difference(a_m: np.ndarray, b_m: np.ndarray) -> tuple[float, float]:
+    """Largest difference of two depth maps (H, W): metres, and as a share of the larger value."""
+    apart = np.abs(a_m - b_m)
+    return float(apart.max()), float((apart / np.maximum(np.maximum(a_m, b_m), 1e-9)).max())
+
+
+def measure_live(
+    source: str | Path, dataset: Dataset, pipeline: Any, rate: float = 1.0, progress: bool = True
+) -> dict[str, Any]:
+    """`mde evaluate --live`: a model in the real node, fed by a player at the bag's own rate.
+
+    Args:
+        source: path of a bag or RGB-D folder (10 frames a second); `dataset` is the same, opened.
+        pipeline: the DepthPipeline of the model; the node gets its settings.
+        rate: times as fast as recorded.
+        progress: show bars with the time left on stderr.
+
+    Returns:
+        `fps`, `latency_ms` from image sent to depth received, `frames_in`, `frames_out`, `dropped`
+        by reason, and over all frames that arrived the largest difference from what `pipeline` says
+        offline, `max_difference_m` and `max_relative_difference`, and how many are `identical`.
+
+    Raises:
+        ValueError: LiveError and what `replay` raises.
+    """
+    from mde_ros.evaluation.results import latency_summary
+
+    settings = {k: v for k, v in as_dict(pipeline.settings).items() if k != "model"}
+    model = str(pipeline.runtime.path)
+    with tempfile.TemporaryDirectory(prefix="mde_live_") as folder:
+        live = replay(
+            source, dataset, Path(folder), model, rate, parameters=settings, progress=progress
+        )
+        arrived = Arrived(dataset, live)
+        worst_m = worst = 0.0
+        identical = 0
+        with bar("live against offline", len(arrived), progress) as show:
+            for done, sample in enumerate(arrived):
+                show(done)
+                came_m = arrived.depth_of(sample.frame).depth
+                apart_m, apart = difference(came_m, pipeline(sample.frame).depth)
+                worst_m, worst = max(worst_m, apart_m), max(worst, apart)
+                identical += apart_m == 0
+    return {
+        "rate": rate,
+        "fps": live.fps(),
+        "latency_ms": latency_summary(list(live.latency_ms.values())),
+        "frames_in": len(live.stamps_ns),
+        "frames_out": len(arrived),
+        "dropped": live.dropped(),
+        "max_difference_m": worst_m,
+        "max_relative_difference": worst,
+        "identical": identical,
+        "node": {**PARAMETERS, "transport": TRANSPORT},
+    }
+
+
+@contextmanager
+def bar(name: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time left, on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    console = Console(stderr=True)
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeLeft())
+    shown = shown and console.is_terminal
+    with Progress(*columns, console=console, disable=not shown) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda done: progress.update(task, completed=done)
