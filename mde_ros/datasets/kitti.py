@@ -12,7 +12,7 @@ import numpy as np
 
 from mde_ros.datasets import DatasetError, Sample
 from mde_ros.datasets.image_files import read_rgb_of
-from mde_ros.datasets.kitti_files import RING_DEG, depth_of, one_ring, returns
+from mde_ros.datasets.kitti_files import depth_of, one_ring, returns
 from mde_ros.datasets.kitti_layouts import (
     Shot,
     drive_shots,
@@ -41,7 +41,7 @@ class Kitti:
             - odometry: the folder of sequences/, or one sequence;
             - an extract: image/, depth64/, depth1/, calib.json.
         points: LiDAR returns that the frames carry: of one ring, all, or none.
-        elevation_deg: the ring's window above the LiDAR's horizon. An extract has its ring cut.
+        row: which ring (see scans.ring); an extract holds only one.
         keep_given: leave the depth of pixels that the frame's points give in the truth.
         truth: of drives: annotated depth maps (groundtruth), the sweeps as they are (velodyne),
             or annotated depth where the data set has any (auto).
@@ -59,7 +59,7 @@ class Kitti:
         self,
         path: str | Path,
         points: str = "ring",
-        elevation_deg: tuple[float, float] = RING_DEG,
+        row: int = 9,
         keep_given: bool = False,
         truth: str = "auto",
         split: str | Path | None = None,
@@ -97,7 +97,7 @@ class Kitti:
                 " intrinsics/ (depth_selection), sequences/ (odometry), or image/ and calib.json;"
                 " found none of them"
             )
-        self.points, self.elevation_deg, self.keep_given = points, elevation_deg, keep_given
+        self.points, self.row, self.keep_given = points, row, keep_given
 
     def __len__(self) -> int:
         return len(self.shots)
@@ -130,7 +130,7 @@ class Kitti:
         if self.points == "none" or shot.sweep is None:
             return None
         points = returns(shot.sweep, shot.rig)
-        return points if self.points == "all" else one_ring(points, shot.rig, self.elevation_deg)
+        return points if self.points == "all" else one_ring(points, shot.rig, self.row)
 
 
 def _check(path: Path, name: str, value: object, valid: Sequence[object]) -> None:

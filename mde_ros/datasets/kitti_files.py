@@ -10,15 +10,11 @@ import numpy as np
 
 from mde_ros.datasets import DatasetError
 from mde_ros.datasets.image_files import read_depth
+from mde_ros.datasets.scans import ring
 from mde_ros.frame import Camera
 from mde_ros.geometry import points_to_depth, transform, unproject
 
 DEPTH_PER_M = 256  # steps of KITTI's depth maps (uint16, 0 = no measurement)
-
-# FusionDepth's single line: the tenth ring of 0.4 degrees from +2 degrees down (METHODS 7b), one
-# return for each of the 1024 columns that it makes of 90 degrees.
-RING_DEG = (-2.0, -1.6)
-COLUMN_DEG = 90 / 1024
 
 # Camera 2 of 2011_09_26; other days differ by less than half a degree. It tells the rings of a
 # depth map whose recording's own calibration is not at hand.
@@ -137,21 +133,11 @@ def depth_of(path: Path, rig: Rig) -> np.ndarray:
     return points_to_depth(returns(path, rig), camera)
 
 
-def one_ring(points: np.ndarray, rig: Rig, elevation_deg: tuple[float, float]) -> np.ndarray:
-    """Of returns in the camera's frame, those of one ring: (M, 3).
-
-    Args:
-        elevation_deg: window above the LiDAR's horizon; of several returns in a column of
-            COLUMN_DEG the nearest is taken.
-    """
+def one_ring(points: np.ndarray, rig: Rig, row: int) -> np.ndarray:
+    """Of returns in the camera's frame (N, 3), those of one row of scans.ring: (M, 3) float32."""
     T_camera_velo = NOMINAL_T_CAMERA_VELO if rig.T_camera_velo is None else rig.T_camera_velo
-    x, y, z = transform(np.linalg.inv(T_camera_velo), points.astype(np.float64)).T
-    distance = np.sqrt(x * x + y * y + z * z)
-    elevation = np.degrees(np.arcsin(z / np.maximum(distance, 1e-6)))
-    inside = np.flatnonzero((elevation >= elevation_deg[0]) & (elevation < elevation_deg[1]))
-    inside = inside[np.argsort(distance[inside], kind="stable")]
-    columns = np.floor(np.degrees(np.arctan2(y, x))[inside] / COLUMN_DEG)
-    return points[inside[np.unique(columns, return_index=True)[1]]]
+    line = ring(transform(np.linalg.inv(T_camera_velo), points.astype(np.float64)), row)
+    return transform(T_camera_velo, line).astype(np.float32)
 
 
 def read_stamps_ns(path: Path) -> list[int]:
