@@ -97,6 +97,9 @@ def save(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
         "spec": checkpoint.spec,
         "settings": checkpoint.settings,
     }
+    options = getattr(checkpoint.network, "options", None)
+    if options:  # of a network that its name alone does not make
+        header["options"] = options
     write_tensors(path, tensors, header)
 
 
@@ -110,8 +113,8 @@ def load(path: Path) -> Checkpoint:
     if not isinstance(header, dict) or not isinstance(header.get("network"), str):
         raise CheckpointError(f"{path}: expected a checkpoint, but no network is named in it")
     try:
-        network = make_network(header["network"])
-    except ValueError as error:
+        network = make_network(header["network"], **header.get("options", {}))
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     own = network.state_dict()
     expected = {k for k in own if not k.endswith("num_batches_tracked")}

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from mde_ros.networks.completion import DepthCompletionNet, SparseToDenseNet
+from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
 
@@ -18,7 +19,7 @@ from mde_ros.networks.mff import FastNet, LightNet, MffNet
 class Network:
     """How to make a network, and which publication it is from."""
 
-    make: Callable[[], nn.Module]
+    make: Callable[..., nn.Module]
     source: str
 
 
@@ -38,19 +39,26 @@ NETWORKS = {
     "s2d_resnet34_uncertain": Network(
         partial(DepthCompletionNet, "resnet34", uncertainty=True), "the same with s of RA-L 2023"
     ),
+    "lifelong_resnet34": Network(partial(LifelongNet, "resnet34"), "Hu et al., TNNLS"),
+    "lifelong_mobilenet_v2": Network(
+        partial(LifelongNet, "mobilenet_v2", fast=True), "ours, after TNNLS"
+    ),
     "completion_mobilenet_v2": Network(LightCompletion, "ours, trained after RA-L 2023"),
 }
 
 
-def make_network(name: str) -> nn.Module:
+def make_network(name: str, **options: Any) -> nn.Module:
     """A network with fresh weights.
+
+    Args:
+        options: further arguments of its class, as a network's own `options` tell them.
 
     Raises:
         ValueError: on an unknown name; the message lists the valid ones.
     """
     if name not in NETWORKS:
         raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
-    return NETWORKS[name].make()
+    return NETWORKS[name].make(**options)
 
 
 def demands(network: nn.Module) -> dict[str, Any]:

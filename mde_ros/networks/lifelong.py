@@ -1,0 +1,136 @@
+"""One trunk for all places, and a head for each: Lifelong-MonoDepth (Hu et al., TNNLS; METHODS 4).
+
+    image ── encoder, gates, light up, fusion ── x_mff ─┬─ head 0: depth, s
+                                                        ├─ head 1: depth, s
+                                                        └─ distance to the mean x_mff of each domain
+
+The head to believe is that of the domain whose mean the image's x_mff comes nearest to. Means are
+kept with the weights, spatial as published: what lies where in the picture tells places apart too.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mde_ros.networks.blocks import conv5, separable5
+from mde_ros.networks.mff import LOG_RANGE, FastNet, LightNet, LightTrunk
+
+# A student and the lifelong network that begins as it: same trunk, same first head.
+HEIRS = {"light_resnet34": "lifelong_resnet34", "fast_mobilenet_v2": "lifelong_mobilenet_v2"}
+
+
+class Head(nn.Module):
+    """Two refinement modules R: x_mff (N, 64, h, w) → depth and s, (N, 1, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = nn.Sequential(conv5(64, 64), nn.Conv2d(64, 1, 5, padding=2))
+        self.s = nn.Sequential(conv5(64, 64), nn.Conv2d(64, 1, 5, padding=2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.depth(x), self.s(x)
+
+
+class FastHead(nn.Module):
+    """FastNet's refinement with s beside depth: x_mff (N, 64, h, w) → both (N, 1, 2h, 2w).
+
+    What is computed is the relative uncertainty, which depth turns into metres.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = separable5(64)
+        self.depth = nn.Conv2d(64, 4, 3, padding=1)
+        self.s = nn.Conv2d(64, 4, 3, padding=1)
+        with torch.no_grad():  # starts at 2.5 m with an error of 20 %, no checkerboard
+            self.depth.weight.copy_(self.depth.weight[:1].expand_as(self.depth.weight))
+            self.depth.bias.fill_(0.9)  # type: ignore[union-attr]
+            self.s.weight.zero_()
+            self.s.bias.fill_(-3.9)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.shape(x)
+        log_depth = F.pixel_shuffle(self.depth(x), 2).float().clamp(*LOG_RANGE)
+        relative = F.pixel_shuffle(self.s(x), 2).float()
+        return torch.exp(log_depth), relative + 2 * log_depth.detach()
+
+
+class LifelongNet(LightTrunk):
+    """(N, 3, H, W) → depth and s of every domain, (N, D, H/2, W/2), and distances (N, D).
+
+    Depth is canonical metres, s the logarithm of half its expected squared error in metres²; the
+    distance of a domain is the mean squared difference of x_mff to the domain's mean. All heads are
+    computed, so that a graph without branches can choose (DepthModel): 5 % of the fast network
+    each, 20 % of the published one.
+
+    Args:
+        fast: heads and trunk of FastNet instead of the published ones.
+        mean_sizes: height and width of every domain's mean; their number is that of the domains.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet34",
+        fast: bool = False,
+        mean_sizes: tuple[tuple[int, int], ...] = ((114, 152),),
+    ) -> None:
+        super().__init__(backbone, fast)
+        self.heads = nn.ModuleList(FastHead() if fast else Head() for _ in mean_sizes)
+        for i, (height, width) in enumerate(mean_sizes):
+            self.register_buffer(f"mean_{i}", torch.zeros(64, height, width))
+
+    @property
+    def options(self) -> dict[str, list]:
+        """What makes this network again, beside its name."""
+        return {"mean_sizes": [list(self.mean(i).shape[1:]) for i in range(len(self.heads))]}
+
+    def mean(self, domain: int) -> Tensor:
+        """Mean x_mff of a domain: (64, h, w)."""
+        return self.get_buffer(f"mean_{domain}")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.features(x)
+        depth, s = zip(*(head(x) for head in self.heads))
+        return torch.cat(depth, 1), torch.cat(s, 1), self.distances(x)
+
+    def distances(self, x: Tensor) -> Tensor:
+        """Of x_mff (N, 64, h, w) to the mean of every domain, resized to its size: (N, D)."""
+        means = (self.mean(i)[None] for i in range(len(self.heads)))
+        resized = (
+            F.interpolate(m, x.shape[2:], mode="bilinear", align_corners=True) for m in means
+        )
+        return torch.stack([(x - m).float().square().mean((1, 2, 3)) for m in resized], 1)
+
+    def set_mean(self, domain: int, mean: Tensor) -> None:
+        """Replace the mean of a domain by one of any size."""
+        self.register_buffer(f"mean_{domain}", mean)
+
+    def grow(self, like: int, mean: Tensor) -> None:
+        """Add a domain whose head begins as that of the domain `like`."""
+        self.heads.append(deepcopy(self.heads[like]))
+        self.set_mean(len(self.heads) - 1, mean)
+
+    def inherit(self, student: LightNet | FastNet) -> None:
+        """Take the trunk of a student, and its refinement as the first head; s begins untrained.
+
+        The student's data are not at hand, so the mean is what its last batch norm says of them:
+        of a Gaussian β + γz, behind the ReLU, β Φ(β/γ) + |γ| φ(β/γ); the same at every pixel.
+        """
+        weights = student.state_dict()
+        self.load_state_dict({k: weights[k] for k in weights if k[:7] != "refine."}, strict=False)
+        head = self.heads[0]
+        if isinstance(head, FastHead):
+            head.shape.load_state_dict(student.refine[0].state_dict())
+            head.depth.load_state_dict(student.refine[1].state_dict())
+        elif isinstance(head, Head):
+            head.depth.load_state_dict(student.refine.state_dict())
+        norm = cast(nn.BatchNorm2d, self.fuse[-2])
+        beta, gamma = norm.bias.detach(), norm.weight.detach().abs().clamp(min=1e-6)
+        normal = torch.distributions.Normal(0.0, 1.0)
+        mean = beta * normal.cdf(beta / gamma) + gamma * normal.log_prob(beta / gamma).exp()
+        self.set_mean(0, mean.view(64, 1, 1))

@@ -1,0 +1,135 @@
+"""The lifelong network: published counts, sizes, distances, heads that stay (METHODS 4)."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mde_ros.checkpoint import Checkpoint, CheckpointError, load, read_tensors, save, write_tensors
+from mde_ros.networks import make_network
+from mde_ros.networks.lifelong import HEIRS
+
+LIGHT = "lifelong_mobilenet_v2"
+
+
+def domains(name, number, size=(4, 5)):
+    torch.manual_seed(1)
+    return make_network(name, mean_sizes=(size,) * number).eval()
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_domain_costs_the_published_number_of_parameters(number):
+    with torch.device("meta"):
+        network = domains("lifelong_resnet34", number)
+        heads = [parameters(domains(LIGHT, n)) for n in (number, number + 1)]
+    assert parameters(network) == 22_023_106 + 208_258 * (number - 1)
+    assert heads[1] - heads[0] < 12_000  # a robot can have many
+
+
+@pytest.mark.parametrize(("name", "factor"), [("lifelong_resnet34", 2), (LIGHT, 1)])
+@pytest.mark.parametrize("size", [(228, 304), (97, 131), (35, 34)])
+def test_fused_map_is_half_the_input_or_a_quarter_in_the_fast_one_at_odd_sizes_too(
+    name, factor, size
+):
+    """In whole pixels of the stride-4 map: 2⌈H/4⌉ and ⌈H/4⌉."""
+    with torch.device("meta"):
+        network = domains(name, 2)
+        x = torch.empty(1, 3, *size)
+        fused, (depth, s, distances) = network.features(x), network(x)
+    assert tuple(fused.shape) == (1, 64, *(math.ceil(side / 4) * factor for side in size))
+    assert depth.shape == s.shape == (1, 2, *(math.ceil(side / 4) * 2 for side in size))
+    assert distances.shape == (1, 2)
+
+
+def test_published_mean_has_the_size_of_its_fused_map():
+    """METHODS 4: 64x114x152 for a 304x228 image."""
+    with torch.device("meta"):
+        network = make_network("lifelong_resnet34")
+        assert network.mean(0).shape == network.features(torch.empty(1, 3, 228, 304)).shape[1:]
+
+
+def test_nearest_mean_is_that_of_the_cluster_whatever_its_spatial_size():
+    """Two planted clusters of smooth maps, means of other sizes than the image's and each other."""
+    network = domains(LIGHT, 2)
+    generator = torch.Generator().manual_seed(3)
+    centres = [torch.rand(64, 6, 8, generator=generator) for _ in range(2)]
+
+    def at(centre, height, width):
+        return F.interpolate(centre[None], (height, width), mode="bilinear", align_corners=True)
+
+    network.set_mean(0, at(centres[0], 57, 76)[0])
+    network.set_mean(1, at(centres[1], 40, 120)[0])
+    for domain, centre in enumerate(centres):
+        for size in ((57, 76), (33, 91), (40, 120)):
+            noise = 0.2 * torch.randn(5, 64, *size, generator=generator)
+            distances = network.distances(at(centre, *size) + noise)
+            assert (distances.argmin(1) == domain).all()
+            assert distances[:, domain].tolist() == pytest.approx([0.04] * 5, rel=0.1)
+
+
+def test_distance_is_the_mean_square_over_channels_rows_and_columns():
+    network = domains(LIGHT, 2)
+    network.set_mean(1, torch.full((64, 1, 1), 2.0))
+    x = torch.zeros(2, 64, 3, 4)
+    x[1] = 0.5
+    assert network.distances(x).tolist() == [[0.0, 4.0], [0.25, 2.25]]
+
+
+def test_new_head_begins_as_the_one_it_is_like_and_the_old_ones_answer_as_before(planted):
+    network = planted(LIGHT)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    before = network(image)
+    network.grow(0, torch.ones(64, 3, 3))
+    depth, s, distances = network(image)
+    for old, new in zip(before, (depth, s, distances)):
+        assert torch.equal(new[:, :1], old)
+    assert torch.equal(depth[:, 1], depth[:, 0]) and torch.equal(s[:, 1], s[:, 0])
+    network.heads[1].depth.weight.data.mul_(2)
+    assert torch.equal(network(image)[0][:, 0], before[0][:, 0])
+
+
+@pytest.mark.parametrize("name", HEIRS)
+def test_student_and_its_heir_give_the_same_depth_bit_for_bit(planted, name):
+    student, heir = planted(name), domains(HEIRS[name], 1)
+    heir.inherit(student)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(heir(image)[0], student(image))
+
+
+def test_mean_of_a_student_is_what_its_last_batch_norm_says_of_its_data(planted):
+    """Closed form against draws of a million: E[max(0, β + γz)]."""
+    student, heir = planted("fast_mobilenet_v2"), domains(LIGHT, 1)
+    student.fuse[-2].weight.data[3] = -0.7
+    heir.inherit(student)
+    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    norm = student.fuse[-2]
+    for channel in (0, 3, 40):
+        drawn = (norm.bias[channel] + norm.weight[channel] * z).clamp(min=0).mean()
+        assert heir.mean(0)[channel].item() == pytest.approx(drawn.item(), abs=0.003)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_checkpoint_restores_heads_and_means_of_every_size(tmp_path, half):
+    network, path = domains(LIGHT, 1), tmp_path / "model.safetensors"
+    network.grow(0, torch.linspace(0, 1, 64 * 5 * 9).view(64, 5, 9))
+    save(path, Checkpoint(LIGHT, network, {"domains": ["a", "b"]}), half)
+    again = load(path).network
+    assert again.options == {"mean_sizes": [[4, 5], [5, 9]]}
+    for name, value in network.state_dict().items():
+        kept = again.state_dict()[name]
+        assert torch.equal(kept, value.half().to(value.dtype) if half else value)
+
+
+@pytest.mark.parametrize("options", [{"mean_sizes": 3}, {"sizes": []}, {"mean_sizes": [[4]]}, []])
+def test_checkpoint_whose_options_make_no_network_is_refused(tmp_path, options):
+    path = tmp_path / "model.safetensors"
+    save(path, Checkpoint(LIGHT, domains(LIGHT, 1)))
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, header | {"options": options})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
+        load(path)
