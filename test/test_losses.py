@@ -183,3 +183,103 @@ def test_uncertainty_loss_and_its_gradients_leave_out_what_was_not_measured(dept
         assert gradient.isfinite().all() and (gradient[hole] == 0).all() and gradient.any()
     empty = losses.uncertainty_loss(guess, s, torch.zeros_like(depth))
     assert empty.item() == 0
+
+
+# ---- single-line completion (METHODS 7b) ---------------------------------------------------------
+
+
+@pytest.fixture
+def relative(depth):
+    """prediction, s and teacher, all different."""
+    g = torch.Generator().manual_seed(2)
+    return depth, torch.randn(depth.shape, generator=g) - 3, depth.flip(3) * 1.3 + 0.2
+
+
+@pytest.mark.parametrize("c", [0.01, 0.5, 7.0])
+def test_scale_of_the_teacher_does_not_matter(relative, c):
+    prediction, s, teacher = relative
+    expected = losses.relative_loss(prediction, s, teacher).item()
+    assert losses.relative_loss(prediction, s, teacher * c).item() == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_scale_of_the_prediction_does_not_matter_if_its_error_scales_along(relative):
+    """s is in metres², so three times the depth has ln 9 more of it."""
+    prediction, s, teacher = relative
+    expected = losses.relative_loss(prediction, s, teacher).item()
+    scaled = losses.relative_loss(prediction * 3, s + math.log(9), teacher)
+    assert scaled.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_relative_loss_is_its_formula_on_the_known_pixels(relative):
+    prediction, s, teacher = relative
+    teacher = teacher.clone()
+    teacher[:, :, ::3] = 0
+    terms = []
+    for p, t, u in zip(prediction, teacher, s):
+        known = t > 0
+        own, theirs = p[known].median(), t[known].median()
+        sigma = u[known] - 2 * own.log()
+        terms.append(torch.exp(-sigma) * (p[known] / own - t[known] / theirs) ** 2 + 2 * sigma)
+    expected = torch.cat(terms).mean().item()
+    assert losses.relative_loss(prediction, s, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_points_pull_where_they_are_and_nowhere_else(depth):
+    points = torch.zeros_like(depth)
+    points[:, :, 5, ::2] = depth[:, :, 5, ::2] + 0.5
+    prediction = depth.clone().requires_grad_()
+    value = losses.point_loss(prediction, points)
+    assert value.item() == pytest.approx(0.5, abs=1e-6)
+    (grad,) = torch.autograd.grad(value, prediction)
+    assert torch.equal(grad != 0, points > 0)
+    assert losses.point_loss(depth, torch.zeros_like(depth)) == 0
+
+
+def tilted(height=40, width=60):
+    """Depth of a tilted plane: its inverse is affine in the image."""
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    return (1 / (0.1 + 0.004 * x + 0.002 * y))[None, None]
+
+
+LINE = [5.0, 8.0, 50.0, 30.0]
+
+
+def test_true_order_along_a_line_costs_less_than_the_reversed_one():
+    plane, lines = tilted(), torch.tensor([[LINE, [0.0] * 4]])
+    right = losses.line_ranking_loss(plane, plane, lines)
+    wrong = losses.line_ranking_loss(plane.flip(2, 3), plane, lines)
+    turned = losses.line_ranking_loss(plane, plane, lines[..., [2, 3, 0, 1]])
+    assert right < math.log(2) < wrong
+    assert turned.item() == pytest.approx(right.item(), rel=1e-5)  # a segment has no direction
+
+
+def test_ranking_loss_is_its_formula_at_the_samples():
+    """Inverse depth is affine in the image, so the plane's depth at a sample is known exactly."""
+    plane, samples = tilted(), 8
+    x0, y0, x1, y1 = LINE
+    t = torch.linspace(0.08, 0.92, samples)
+    x, y = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
+    d = 1 / (0.1 + 0.004 * x + 0.002 * y)
+    expected = torch.log1p(torch.exp(-(d[:-1] - d[1:]))).mean()  # it falls along the segment
+    lines = torch.tensor([[LINE]])
+    found = losses.line_ranking_loss(plane, plane, lines)
+    assert found.item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+@pytest.mark.parametrize("case", ["flat", "edge", "unknown", "none"])
+def test_lines_that_say_nothing_do_not_count(case):
+    teacher, lines = tilted(), torch.tensor([[LINE]])
+    if case == "flat":
+        teacher = torch.full_like(teacher, 2.0)
+    elif case == "edge":
+        teacher = torch.where(torch.arange(60) > 30, teacher * 3, teacher)
+    elif case == "unknown":
+        teacher[..., 20:] = 0
+    else:
+        lines = torch.zeros(1, 3, 4)
+    prediction = tilted().requires_grad_()
+    value = losses.line_ranking_loss(prediction, teacher, lines)
+    value.backward()
+    assert value == 0 and not prediction.grad.any()
