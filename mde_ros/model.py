@@ -17,7 +17,8 @@ class DepthModel(nn.Module):
     Args:
         network: (N, 3, h, w) normalised image (and sparse depth) → (N, 1, h', w') canonical depth
             in metres, or a pair of it and s, the logarithm of half the expected squared error in
-            metres² (METHODS 4: ℓ_ud is least at s = ln(r²/2)).
+            metres² (METHODS 4: ℓ_ud is least at s = ln(r²/2)); or, of a lifelong network, three:
+            both for every domain (N, D, h', w') and the distances of the domains (N, D).
         focal_px: canonical focal length f_c, pixels at the network's input; None: no correction.
 
     forward takes
@@ -25,7 +26,9 @@ class DepthModel(nn.Module):
         focal_px: (N,) float32, focal length in pixels of this image;
         sparse_m: (N, 1, h, w) float32 metres, 0 = none, for completion networks;
     and returns {"depth": (N, 1, h', w') metres} and, from a pair, "uncertainty": the standard
-    deviation √2 e^(s/2) of the same size, metres.
+    deviation √2 e^(s/2) of the same size, metres. Of a lifelong network both are those of the
+    nearest domain, and there are "domain" (N,) int64, which one that is, "distances" (N, D), and
+    "depth_each" and "uncertainty_each" (N, D, h', w'), for those who choose by themselves.
 
     Depth = network output · f / f_c: the same object, seen with half the focal length, is half as
     large in pixels, looks twice as far to the network, and is put right by the factor.
@@ -57,6 +60,22 @@ class DepthModel(nn.Module):
         canonical = self.network(x, *inputs)
         if isinstance(canonical, Tensor):
             return {"depth": canonical.float() * ratio}
-        depth, log_error = (c.float() for c in canonical)
+        depth, log_error, *distances = (c.float() for c in canonical)
         deviation = math.sqrt(2) * torch.exp(log_error / 2)
-        return {"depth": depth * ratio, "uncertainty": deviation * ratio}
+        maps = {"depth": depth * ratio, "uncertainty": deviation * ratio}
+        return choose(maps, distances[0]) if distances else maps
+
+
+def choose(maps: dict[str, Tensor], distances: Tensor) -> dict[str, Tensor]:
+    """The maps of the nearest domain, and what they were chosen from; see DepthModel.
+
+    Args:
+        maps: (N, D, h, w) each.        distances: (N, D).
+    """
+    domain = distances.argmin(1)
+    chosen = {}
+    for name, each in maps.items():
+        index = domain.view(-1, 1, 1, 1).expand(-1, 1, *each.shape[2:])
+        chosen[name] = each.gather(1, index)
+    each_of = {f"{name}_each": each for name, each in maps.items()}
+    return chosen | {"domain": domain, "distances": distances} | each_of

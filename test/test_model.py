@@ -86,5 +86,25 @@ def test_half_precision_network_gets_all_inputs_in_half_precision_and_gives_fp32
     assert torch.equal(depth, sparse_m)
 
 
+def test_every_image_gets_depth_and_uncertainty_of_its_nearest_domain():
+    """Planted: domain d says (d + 1) · (image + 1) canonical metres, error e = that / 10."""
+    metres = torch.tensor([1.0, 2.0])[:, None] * torch.tensor([1.0, 2.0, 3.0])
+    maps = metres[..., None, None].expand(2, 3, 4, 6)
+    distances = torch.tensor([[0.3, 0.1, 0.2], [5.0, 9.0, 8.0]])
+
+    class Domains(nn.Module):
+        def forward(self, x):
+            return maps, torch.log((maps / 10) ** 2 / 2), distances
+
+    images = torch.zeros(2, 4, 6, 3, dtype=torch.uint8)
+    out = DepthModel(Domains(), FC)(images, torch.tensor([FC, 3 * FC]))
+    assert out["domain"].tolist() == [1, 0] and torch.equal(out["distances"], distances)
+    for i, expected in enumerate((2.0, 6.0)):
+        assert torch.allclose(out["depth"][i], torch.full((1, 4, 6), expected))
+        assert torch.allclose(out["uncertainty"][i], torch.full((1, 4, 6), expected / 10))
+    assert torch.allclose(out["depth_each"][1], 3 * maps[1])
+    assert out["uncertainty_each"].shape == (2, 3, 4, 6)
+
+
 def test_weights_of_a_network_are_the_models_only_state():
     assert list(DepthModel(nn.Conv2d(3, 1, 1)).state_dict()) == ["network.weight", "network.bias"]
