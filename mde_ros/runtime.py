@@ -23,6 +23,7 @@ import yaml
 from mde_ros.config import ConfigError, PipelineSettings, build, check, setting
 
 RUNTIMES: tuple[str, ...] = PipelineSettings.__dataclass_fields__["runtime"].metadata["choices"]
+BY_DOMAIN = ("domain", "distances", "depth_each", "uncertainty_each")
 GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvgpu", "/dev/nvhost-gpu")  # PC, Jetson
 FP16_TOLERANCE = 0.02  # of the median depth
 
@@ -48,6 +49,7 @@ class ModelSpec:
     )
     metric: bool = setting(True, "whether the output is metres, not relative depth")
     takes_points: bool = setting(False, "whether the network takes sparse depth too")
+    domains: tuple[str, ...] = setting((), "names of a lifelong network's domains")
     foreign: bool = setting(False, "normalise and correct outside the network, as given below")
     layout: str = setting("nchw", "order of a foreign network's input", choices=("nchw", "nhwc"))
     colour: str = setting("rgb", "channel order of a foreign network", choices=("rgb", "bgr"))
@@ -78,6 +80,8 @@ class Runtime(Protocol):
         """image (h, w, 3) uint8, sparse (h, w) float32 metres → {"depth": (h', w') float32, …}.
 
         Depth is NaN where the network has none, so that resizing does not mix it with metres.
+        Where the spec has domains, there are also domain (), distances (D,), depth_each and
+        uncertainty_each (D, h', w'); see DepthModel.
         """
 
 
@@ -236,6 +240,11 @@ def _with_size(spec: ModelSpec, network_input: Any, path: Path) -> ModelSpec:
     return dataclasses.replace(spec, size=prescribed)  # type: ignore[arg-type]
 
 
+def one_image(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The only image of a batch: maps (h, w), and what has a value for each domain (D, …)."""
+    return {k: v[0] if k in BY_DOMAIN else v[0, 0] for k, v in outputs.items()}
+
+
 class OnnxRuntime:
     """ONNX Runtime on CPU, CUDA or TensorRT; takes our exports and foreign depth networks."""
 
@@ -322,7 +331,7 @@ class OnnxRuntime:
         if self.spec.takes_points and sparse is not None:
             feed["sparse_m"] = sparse[None, None]
         values = self._run(self._outputs, feed)
-        return {name: value[0, 0] for name, value in zip(self._outputs, values)}
+        return one_image(dict(zip(self._outputs, values)))
 
     def _run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list:
         try:
@@ -387,7 +396,8 @@ class OpenVino:
         if self.spec.takes_points and sparse is not None:
             feed["sparse_m"] = sparse[None, None]
         result = self._request.infer(feed)
-        return {port.get_any_name(): np.array(value[0, 0]) for port, value in result.items()}
+        outputs = {port.get_any_name(): value for port, value in result.items()}
+        return {name: np.array(value) for name, value in one_image(outputs).items()}
 
 
 class Torch:
@@ -454,7 +464,8 @@ class Torch:
                 if key not in self._graphs:
                     self._graphs = {key: _CudaGraph(self._model, inputs, self.device)}
                 outputs = self._graphs[key](inputs)
-        return {name: value[0, 0].float().numpy() for name, value in outputs.items()}
+        widened = {k: v.float() if v.is_floating_point() else v for k, v in outputs.items()}
+        return {name: value.numpy() for name, value in one_image(widened).items()}
 
 
 def same_depth(exact: Any, rough: Any, spec: ModelSpec, device: str) -> bool:
@@ -514,7 +525,7 @@ class _CudaGraph:
                 self._host[name].copy_(value, non_blocking=True)
         self._stream.synchronize()
         # The buffers are reused by the next frame, so the caller gets its own copy.
-        return {name: value.float().clone() for name, value in self._host.items()}
+        return {name: value.clone() for name, value in self._host.items()}
 
 
 def candidates(model: str, runtime: str, device: str) -> list[tuple[str, str]]:
