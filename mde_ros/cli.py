@@ -119,6 +119,8 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
     flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
     topic_flags(flag)
+    flag("--live", action="store_true", help="also through the real node, at the bag's own rate")
+    flag("--rate", type=float, metavar="R", help="with --live: R times as fast (default: 1)")
     flag("--json", metavar="FILE", help="write results.json here (- for standard output)")
     flag("--report", metavar="FILE", help="write a HTML report here")
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
@@ -139,6 +141,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     flag = command("train", run_train, "train a model by a recipe")
     flag("recipe", choices=("supervised", "distill", "completion"), help="what to do")
+    flag("--bag", nargs="+", metavar="BAG", help="recordings to learn from, in place of sources")
+    topic_flags(flag)
     flag("--list", action="store_true", help="print every setting with its default, and end")
     flag("--config", metavar="YAML", help="settings; see config/train/")
     flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")
@@ -254,7 +258,11 @@ def run_train(a: argparse.Namespace) -> int:
         for name, default, help in listed(recipe.SETTINGS):
             print(f"{name:<24} {default:<16} {help}")
         return 0
-    settings = load(recipe.SETTINGS, a.config, **overrides(a.set))
+    flags = overrides(a.set)
+    if a.bag:
+        options = [f"{name}={json.dumps(value)}" for name, value in topics_of(a).items()]
+        flags["sources"] = [{"path": bag, "options": options} for bag in a.bag]
+    settings = load(recipe.SETTINGS, a.config, **flags)
     print(recipe.train(settings, Path(a.out)))
     return 0
 
@@ -274,6 +282,7 @@ def run_play(a: argparse.Namespace) -> int:
 
 
 def run_evaluate(a: argparse.Namespace) -> int:
+    from mde_ros.config import ConfigError
     from mde_ros.evaluation.evaluate import run_evaluate as run
 
     score = {
@@ -283,6 +292,13 @@ def run_evaluate(a: argparse.Namespace) -> int:
         "strict": a.strict,
     }
     frames = {"last": a.last, "max_frames": a.max_frames, "score": given(score)}
+    live = None
+    if a.live:
+        from mde_ros.live import live_evaluation
+
+        live = live_evaluation(a.data, **given({"rate": a.rate}))
+    elif a.rate is not None:
+        raise ConfigError("--rate: expected together with --live, got it alone")
     return run(
         a.data,
         a.models,
@@ -291,6 +307,7 @@ def run_evaluate(a: argparse.Namespace) -> int:
         settings=given(frames),
         pipeline={"runtime": a.runtime, "device": a.device},
         topics=topics_of(a),
+        live=live,
     )
 
 

@@ -359,6 +359,32 @@ def measure_live(
     }
 
 
+def live_evaluation(
+    source: str | Path, rate: float = 1.0, progress: bool = True
+) -> Callable[[Any, Mapping[str, Any], dict[str, Any]], None]:
+    """What run_evaluate calls to measure every model live too, one after the other.
+
+    The numbers go into `results`: each model's entry gets "live", see measure_live, and the
+    results that of the first.
+
+    Raises:
+        ValueError: when the source cannot be played.
+    """
+    from mde_ros.nodes.player import open_source
+
+    if not rate > 0:
+        raise LiveError(f"rate: expected more than 0, got {rate}")
+    open_source(source).close()
+
+    def measure(dataset: Any, pipelines: Mapping[str, Any], results: dict[str, Any]) -> None:
+        for entry in results["models"]:
+            pipeline = pipelines[entry["name"]]
+            entry["live"] = measure_live(source, dataset, pipeline, rate, progress)
+            results.setdefault("live", entry["live"])
+
+    return measure
+
+
 @contextmanager
 def bar(name: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar with the time left, on stderr where that is a terminal."""

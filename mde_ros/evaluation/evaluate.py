@@ -177,6 +177,7 @@ def run_evaluate(
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     pipeline: PipelineSettings | Mapping[str, Any] | None = None,
     topics: Mapping[str, Any] | None = None,
+    live: Callable[[Any, Mapping[str, DepthPipeline], dict[str, Any]], None] | None = None,
 ) -> int:
     """`mde evaluate`: evaluate models on a data set, print the table, write what was asked for.
 
@@ -187,6 +188,7 @@ def run_evaluate(
         report: HTML page to be written.
         settings, pipeline: settings, or mappings of their fields.
         topics: more arguments of open_dataset, such as a bag's topics.
+        live: is given data set, models and results, to measure them in the real node as well.
 
     Returns:
         0, or 130 when Ctrl-C ended it early (what was done is written all the same).
@@ -217,6 +219,21 @@ def run_evaluate(
             lambda done, total: bar.update(task, completed=done, total=total),
             stop,
         )
+    try:
+        if live and not results["interrupted"]:
+            live(dataset, pipelines, results)
+    finally:  # what is done is kept
+        _write(results, dataset, pipelines, json_path, report)
+    return 130 if results["interrupted"] else 0
+
+
+def _write(
+    results: dict[str, Any],
+    dataset: Any,
+    pipelines: Mapping[str, DepthPipeline],
+    json_path: str | None,
+    report: str | None,
+) -> None:
     print_table(results, stderr=json_path == "-")
     pictures: list[Picture] = []
     if report or (json_path and json_path != "-"):
@@ -229,7 +246,6 @@ def run_evaluate(
         from mde_ros.evaluation.report import write_report  # matplotlib takes a second
 
         write_report([results], pictures, report)
-    return 130 if results["interrupted"] else 0
 
 
 @contextmanager

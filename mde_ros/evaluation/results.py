@@ -32,6 +32,15 @@ COLUMNS = (
 )
 
 
+# The same of a model in the real node (`mde evaluate --live`).
+LIVE = (
+    ("fps", "live: frames/s ↑", "higher", 1),
+    ("p50", "live: p50, ms ↓", "lower", 1),
+    ("p95", "live: p95, ms ↓", "lower", 1),
+    ("p99", "live: p99, ms ↓", "lower", 1),
+)
+
+
 class EvaluationError(ValueError):
     """Nothing could be evaluated; the message says why."""
 
@@ -202,11 +211,27 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
         values = [m.get("temporal", {}).get(key) for m in models]
         if any(v is not None for v in values):
             table.add_row(f"{title} ↓", *_row(values, "lower", 3), *blank)
+    lives = [m.get("live", {}) for m in models]
+    for key, title, better, decimals in LIVE:
+        values = [{**live, **live.get("latency_ms", {})}.get(key) for live in lives]
+        if any(v is not None for v in values):
+            table.add_row(title, *_row(values, better, decimals), *blank)
     console = Console(stderr=stderr)
     console.print(table)
+    for model in models:
+        if "live" in model:
+            console.print(f"live, {model['name']}: {_live_words(model['live'])}", highlight=False)
     if results["dropped"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in results["dropped"].items())
         console.print(f"frames: {results['frames_in']} in, {results['frames_out']} out; {reasons}")
+
+
+def _live_words(live: Mapping[str, Any]) -> str:
+    reasons = "".join(f"; {n} {reason}" for reason, n in live["dropped"].items())
+    return (
+        f"{live['frames_in']} frames in, {live['frames_out']} out{reasons};"
+        f" {live['identical']} as offline bit for bit, at most {live['max_difference_m']:.2g} m off"
+    )
 
 
 def _row(values: Sequence[float | None], better: str, decimals: int) -> list[str]:
