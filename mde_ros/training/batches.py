@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import yaml
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -45,8 +46,26 @@ class Source:
         " or random for another one in every frame",
     )
 
+    options: tuple[str, ...] = setting(
+        (), "KEY=VALUE for the reader of this data set, e.g. scan_topic=/scan for a bag"
+    )
+
     def __post_init__(self) -> None:
         check(self)
+
+    def open(self) -> Frames:
+        """The data set.
+
+        Raises:
+            ConfigError: on options that are none. DatasetError: when it cannot be opened.
+        """
+        options = {}
+        for pair in self.options:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise ConfigError(f"options: expected KEY=VALUE, got {pair!r}")
+            options[key] = yaml.safe_load(value)
+        return open_dataset(os.path.expandvars(self.path), **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +121,7 @@ def load_sources(
 
 def _open(source: Source, has_teacher: bool) -> tuple[Frames, int]:
     """A source and how many of its frames are trained on."""
-    data = open_dataset(os.path.expandvars(source.path))
+    data = source.open()
     count = len(data) - source.skip_last
     if count < 1:
         raise ConfigError(
