@@ -16,7 +16,7 @@ from typing import Any
 
 from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection, Qos, QosDurability
+from rosbags.interfaces import Connection, Qos, QosDurability, QosReliability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 
@@ -34,12 +34,16 @@ class BagError(DatasetError):
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic of a bag: ROS 2 type name, number of messages, whether late joiners get it."""
+    """One topic of a bag: ROS 2 type name, number of messages, and how they were offered.
+
+    Late joiners got what is latched; what is not reliable was offered as best effort only.
+    """
 
     name: str
     type: str
     count: int
     latched: bool = False
+    reliable: bool = True
 
 
 class Bag:
@@ -184,22 +188,24 @@ class Bag:
 
 
 def _topic(name: str, connections: list[Connection]) -> Topic:
-    latched = any(_is_latched(c) for c in connections)
+    offered: list[Qos] = [
+        q for c in connections for q in getattr(c.ext, "offered_qos_profiles", [])
+    ]
+    latched = (
+        any(q.durability == QosDurability.TRANSIENT_LOCAL for q in offered)
+        or any(getattr(c.ext, "latching", 0) for c in connections)  # ROS 1
+        or connections[0].topic == "/tf_static"
+    )
+    unreliable = [q.reliability == QosReliability.BEST_EFFORT for q in offered]
+    reliable = not unreliable or not all(unreliable)
     kind = _full_type(connections[0])
     kind = "tf2_msgs/msg/TFMessage" if kind == "tf/msg/tfMessage" else kind  # of early ROS 1
-    return Topic(name, kind, sum(c.msgcount for c in connections), latched)
+    return Topic(name, kind, sum(c.msgcount for c in connections), latched, reliable)
 
 
 def _full_type(connection: Connection) -> str:
     kind = connection.msgtype  # some writers leave /msg/ out
     return kind if "/msg/" in kind else kind.replace("/", "/msg/")
-
-
-def _is_latched(connection: Connection) -> bool:
-    profiles: list[Qos] = getattr(connection.ext, "offered_qos_profiles", [])
-    if any(q.durability == QosDurability.TRANSIENT_LOCAL for q in profiles):
-        return True
-    return bool(getattr(connection.ext, "latching", 0)) or connection.topic == "/tf_static"
 
 
 def _decompress(raw: bytes) -> bytes:

@@ -51,7 +51,7 @@ def open_source(path: str | Path, folder_rate_hz: float = 10.0) -> Bag | FolderB
 
 
 class Player:
-    """Publishes the messages of a source on a node.
+    """Publishes the messages of a source on a node, latched and reliable as they were recorded.
 
     Args:
         source: an opened Bag or FolderBag.
@@ -169,12 +169,10 @@ class Player:
     def _publisher(self, name: str, other_name: str | None) -> Publisher:
         topic, public_name = self.source.topics[name], other_name or valid_name(name)
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        if not topic.reliable:
+            qos.reliability = ReliabilityPolicy.BEST_EFFORT
         if topic.latched:
-            qos = QoSProfile(
-                depth=max(10, topic.count),
-                reliability=ReliabilityPolicy.RELIABLE,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            )
+            qos.depth, qos.durability = max(10, topic.count), DurabilityPolicy.TRANSIENT_LOCAL
         return self.node.create_publisher(message_class(topic.type), public_name, qos)
 
     def _run_clock(self, begun: float, due: float) -> None:

@@ -161,10 +161,43 @@ def test_playing_again_repeats_the_bag_and_turns_the_clock_back(robot, bag):
     assert shown.count(START) == 2
 
 
-def test_latched_messages_reach_late_joiners_even_from_before_the_start(robot, tmp_path):
+def offered(reliability: str, durability: str = "VOLATILE") -> Qos:
     forever = Seconds(2147483647, 4294967295)
-    latched = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-                  forever, forever, QosLiveliness.AUTOMATIC, forever, False)  # fmt: skip
+    return Qos(QosHistory.KEEP_LAST, 1, QosReliability[reliability], QosDurability[durability],
+               forever, forever, QosLiveliness.AUTOMATIC, forever, False)  # fmt: skip
+
+
+def test_topics_are_offered_as_they_were_recorded(robot, tmp_path):
+    """What DDS itself tells of the publishers; publishers that differed are heard by all."""
+    recorded = {
+        "/camera": [offered("BEST_EFFORT")],
+        "/command": [offered("RELIABLE")],
+        "/both": [offered("BEST_EFFORT"), offered("RELIABLE")],
+        "/map": [offered("RELIABLE", "TRANSIENT_LOCAL")],
+        "/tf_static": [],  # of ROS 1, or of a tool that does not write it down
+        "/unknown": [],
+    }
+    hello = bytes(JAZZY.serialize_cdr(JAZZY.types[STRING]("hello"), STRING))
+    with Writer(tmp_path / "b", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for topic, profiles in recorded.items():
+            connection = writer.add_connection(
+                topic, STRING, typestore=JAZZY, offered_qos_profiles=profiles
+            )
+            writer.write(connection, START, hello)
+    with Bag(tmp_path / "b") as source:
+        player = Player(source, robot.node)
+        told = {t: robot.node.get_publishers_info_by_topic(t)[0].qos_profile for t in recorded}
+    assert {t for t, q in told.items() if q.reliability == ReliabilityPolicy.RELIABLE} == {
+        "/command", "/both", "/map", "/tf_static", "/unknown"
+    }  # fmt: skip
+    assert {t for t, q in told.items() if q.durability == DurabilityPolicy.TRANSIENT_LOCAL} == {
+        "/map", "/tf_static"
+    }  # fmt: skip
+    assert player.publishers.keys() == recorded.keys()
+
+
+def test_latched_messages_reach_late_joiners_even_from_before_the_start(robot, tmp_path):
+    latched = offered("RELIABLE", "TRANSIENT_LOCAL")
     text = JAZZY.types[STRING]
     with Writer(tmp_path / "b", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         a = writer.add_connection("/map", STRING, typestore=JAZZY, offered_qos_profiles=[latched])
