@@ -50,6 +50,9 @@ class PipelineSettings:
     )
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(2, "CPU threads of the inference library, 0 = all", low=0, high=256)
+    domain: str = setting(
+        "auto", "domain of a lifelong model: auto takes the nearest to what the camera sees"
+    )
     min_depth: float = setting(
         0.1, "metres; nearer depth is reported as none", low=0.0, high=1000.0, live=True
     )

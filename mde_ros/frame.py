@@ -141,10 +141,12 @@ class Prediction:
         depth: (H, W) float32 metres along the optical axis, 0 where there is none.
         uncertainty: (H, W) float32, standard deviation in metres, if the network gives one.
         saliency: (H, W) float32 in 0..1, if a mask was applied.
-        domain: name of the head a lifelong network chose.
+        domain: of a lifelong network, the name of the one whose head was taken.
+        domain_distance: how far the image is from the mean of that domain, squared feature units.
     """
 
     depth: np.ndarray
     uncertainty: np.ndarray | None = None
     saliency: np.ndarray | None = None
     domain: str | None = None
+    domain_distance: float | None = None

@@ -6,15 +6,16 @@ undistort → resize → project points → network (metres) → resize → rang
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from mde_ros.config import PipelineSettings
+from mde_ros.domains import DomainSwitch
 from mde_ros.frame import Camera, Frame, Prediction
 from mde_ros.geometry import network_size, points_to_depth, undistort_maps, undistorted_area
-from mde_ros.runtime import Runtime, load_runtime
+from mde_ros.runtime import BY_DOMAIN, Runtime, load_runtime
 
 # Interpolation that reduces by more than this skips pixels, and fine texture aliases. Larger images
 # are halved first, which averages 2 by 2 and is many times faster than INTER_AREA in one step.
@@ -42,6 +43,7 @@ class DepthPipeline:
 
     Raises:
         runtime.ModelError: when the model cannot be found, read or run as asked.
+        ConfigError: when it does not have the domain that is asked for.
     """
 
     def __init__(self, settings: PipelineSettings, runtime: Runtime | None = None) -> None:
@@ -49,6 +51,7 @@ class DepthPipeline:
         self.runtime = runtime or load_runtime(
             settings.model, settings.runtime, settings.device, settings.threads
         )
+        self._domains = DomainSwitch(self.runtime.spec.domains, settings.domain)
         self._optics: _Optics | None = None
         self._rectified: tuple[Frame, np.ndarray] | None = None
 
@@ -57,7 +60,15 @@ class DepthPipeline:
         optics = self.optics(frame.camera)
         image, sparse = self.prepare(frame, optics)
         outputs = self.runtime(image, optics.network.focal_px, sparse)
-        return self.finish(outputs, optics)
+        if "distances" not in outputs:
+            return self.finish(outputs, optics)
+        chosen = self._domains(outputs["distances"])
+        maps = {name: outputs[f"{name}_each"][chosen] for name in ("depth", "uncertainty")}
+        return replace(
+            self.finish(maps, optics),
+            domain=self._domains.names[chosen],
+            domain_distance=float(outputs["distances"][chosen]),
+        )
 
     def output_camera(self, camera: Camera) -> Camera:
         """The camera that the predicted depth belongs to: same size and K, no distortion."""
@@ -113,6 +124,7 @@ class DepthPipeline:
         full = {
             name: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
             for name, value in outputs.items()
+            if name not in BY_DOMAIN
         }
         depth = full.pop("depth")
         cv2.patchNaNs(depth, 0.0)  # the thresholds let NaN pass in some versions of OpenCV

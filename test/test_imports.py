@@ -18,6 +18,7 @@ TABLE = {
     "config": set(),
     "metrics": set(),
     "isolation": set(),
+    "domains": {"config"},
     "weights": set(),
     "geometry": {"frame"},
     "losses": {"geometry"},
@@ -27,7 +28,7 @@ TABLE = {
     "model": {"networks", "checkpoint"},
     "runtime": {"model", "checkpoint", "config", "weights"},
     "export": {"model", "checkpoint", "runtime"},
-    "pipeline": {"runtime", *CORE},
+    "pipeline": {"runtime", "domains", *CORE},
     "datasets": {"frame", "geometry"},
     "simulation": {"frame", "geometry"},
     # The benchmark feeds a node, away from any robot.

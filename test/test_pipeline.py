@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mde_ros.config import PipelineSettings
+from mde_ros.config import ConfigError, PipelineSettings
 from mde_ros.frame import Camera, Frame
 from mde_ros.geometry import points_to_depth, rays, undistort_maps
 from mde_ros.pipeline import DepthPipeline
@@ -92,6 +92,38 @@ def test_other_maps_come_along_at_the_image_size(camera):
     prediction = DepthPipeline(PipelineSettings(), Planted(maps))(frame(camera))
     assert prediction.uncertainty.shape == prediction.saliency.shape == (48, 64)
     assert prediction.uncertainty == pytest.approx(np.full((48, 64), 0.3, np.float32))
+
+
+DOMAINS = {"depth": np.full((4, 4), 7.0), "domain": 1}
+DOMAINS["depth_each"] = np.arange(1.0, 4)[:, None, None] * np.ones((4, 4))
+DOMAINS["uncertainty_each"] = DOMAINS["depth_each"] / 10
+
+
+def test_lifelong_model_gives_the_maps_of_the_domain_that_the_switch_chose(camera):
+    runtime = Planted(DOMAINS | {"distances": [3.0, 2.0, 4.0]}, domains=("a", "b", "c"))
+    pipeline = DepthPipeline(PipelineSettings(), runtime)
+    asked = []
+    for distances in ([3.0, 2.0, 4.0], *[[1.0, 2.0, 4.0]] * 6):
+        runtime.outputs["distances"] = distances
+        asked.append(pipeline(frame(camera)))
+    assert [p.domain for p in asked] == ["b"] * 5 + ["a"] * 2
+    assert [p.domain_distance for p in asked] == [2.0] * 5 + [1.0] * 2
+    for p in asked:
+        metres = {"a": 1.0, "b": 2.0}[p.domain]
+        assert (p.depth == metres).all() and p.depth.shape == (48, 64)
+        assert p.uncertainty == pytest.approx(metres / 10)
+
+
+def test_domain_that_is_named_is_taken_and_one_that_the_model_lacks_is_refused(camera):
+    runtime = Planted(DOMAINS | {"distances": [3.0, 2.0, 4.0]}, domains=("a", "b", "c"))
+    prediction = DepthPipeline(PipelineSettings(domain="c"), runtime)(frame(camera))
+    assert (prediction.depth == 3).all() and prediction.domain_distance == 4.0
+    with pytest.raises(ConfigError, match="one of auto, a, b, c, got 'd'"):
+        DepthPipeline(PipelineSettings(domain="d"), runtime)
+    plain = Planted({"depth": np.ones((4, 4))})
+    assert DepthPipeline(PipelineSettings(), plain)(frame(camera)).domain is None
+    with pytest.raises(ConfigError, match="expected auto, the model has no domains"):
+        DepthPipeline(PipelineSettings(domain="c"), plain)
 
 
 def test_network_is_told_the_focal_length_at_its_own_size(camera):
