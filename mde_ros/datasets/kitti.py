@@ -14,6 +14,7 @@ from mde_ros.datasets import DatasetError, Sample
 from mde_ros.datasets.image_files import read_rgb_of
 from mde_ros.datasets.kitti_files import depth_of, one_ring, returns
 from mde_ros.datasets.kitti_layouts import (
+    PARTS,
     Shot,
     drive_shots,
     extract_shots,
@@ -46,7 +47,7 @@ class Kitti:
         truth: of drives: annotated depth maps (groundtruth), the sweeps as they are (velodyne),
             or annotated depth where the data set has any (auto).
         split: text file that lists frames of drives, such as Eigen's (see kitti_files.read_split).
-        part: train or val of the depth benchmark; both by default.
+        part: of the depth benchmark, train, val or all; needed where there are both.
         cameras: of drives, image_02 (left) and image_03 (right); a split names its own.
         raw: folder of the raw recordings, where it is not `path`.
         sequences: of odometry, such as ("00", "01"); all by default.
@@ -73,7 +74,7 @@ class Kitti:
         layout = layout_of(self.path)
         _check(self.path, "points", points, POINTS)
         _check(self.path, "truth", truth, TRUTHS)
-        _check(self.path, "part", part, (None, "train", "val"))
+        _check(self.path, "part", part, (None, *PARTS, "all"))
         for camera in cameras:
             _check(self.path, "cameras", camera, ("image_02", "image_03"))
         if layout != "drives" and (split or part or raw or truth != "auto"):

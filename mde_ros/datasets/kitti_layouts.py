@@ -28,6 +28,7 @@ PERIOD_NS = 100_000_000  # KITTI's 10 Hz, where there are no stamps
 APART_NS = 3_600_000_000_000  # between recordings whose time is unknown: no neighbours in time
 DAY = re.compile(r"\d{4}_\d\d_\d\d")
 DRIVE = re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_sync")
+PARTS = ("train", "val")
 PACKAGES = ("data_depth_annotated", "data_depth_velodyne", "data_rgb")
 
 
@@ -128,11 +129,8 @@ def odometry_shots(path: Path, sequences: Sequence[str] | None) -> list[Shot]:
         folders = [path / "sequences" / name for name in wanted]
     shots = []
     for folder in folders:
-        images, calibration, times = (
-            _images(folder / "image_2"),
-            folder / "calib.txt",
-            folder / "times.txt",
-        )
+        images = _images(folder / "image_2")
+        calibration, times = folder / "calib.txt", folder / "times.txt"
         numbers = read_numbers(calibration)
         P = matrix(numbers, "P2", calibration, 3, 4)
         T_camera_velo = None
@@ -175,6 +173,58 @@ def read_poses(sequence: Path) -> np.ndarray | None:
 # ---- raw recordings, alone or with data_depth_annotated and data_depth_velodyne ------------------
 
 
+class _Places:
+    """Where the files of drives are looked for: in the path, the packages in or beside it, in raw.
+
+    Attributes:
+        root: the folder of the days.
+        only: the drives that the path itself names; empty for all.
+        parts: of the depth benchmark.
+    """
+
+    def __init__(self, path: Path, raw: str | Path | None, part: str | None) -> None:
+        self.only: set[str] = set()
+        if path.name in PARTS:
+            part, path = path.name, path.parent
+        if DRIVE.fullmatch(path.name):
+            self.only, path = {path.name}, path.parent
+        if DAY.fullmatch(path.name):
+            self.only, path = self.only or {p.name for p in _drives_in(path)}, path.parent
+        around = [path, *(p / name for name in PACKAGES for p in (path, path.parent))]
+        if raw is not None:
+            around.insert(0, Path(raw).expanduser())
+        self.root, self.bases = path, [p for p in around if p.is_dir()]
+        self.part_chosen = part is not None
+        self.parts = PARTS if part in (None, "all") else (part,)
+
+    def find(self, drive: str, inner: str) -> Path | None:
+        """The folder `inner` of a drive."""
+        above = (base / p for base in self.bases for p in (*self.parts, drive[:10], ""))
+        return next((p for a in above if (p := a / drive / inner).is_dir()), None)
+
+    def images(self, drive: str, camera: int) -> Path:
+        """The folder of a drive's images."""
+        inner = f"image_{camera:02d}"
+        found = self.find(drive, f"{inner}/data") or self.find(drive, inner)
+        if found is None:
+            raise DatasetError(
+                f"{self.bases[0] / drive[:10] / drive / inner / 'data'}: expected the images of"
+                " this drive there, found no such folder; name the folder of the raw recordings"
+                " with raw"
+            )
+        return found
+
+    def drives(self) -> list[str]:
+        """Every drive there is."""
+        found = {p.name for base in self.bases for p in _drives_in(base, self.parts)}
+        return sorted(found & self.only if self.only else found)
+
+    def ambiguous(self) -> bool:
+        """Whether a part of the benchmark would have to be chosen."""
+        present = [p for p in PARTS if any((base / p).is_dir() for base in self.bases)]
+        return len(present) > 1 and not self.part_chosen and not self.only
+
+
 def drive_shots(
     path: Path,
     split: str | Path | None,
@@ -185,86 +235,63 @@ def drive_shots(
 ) -> list[Shot]:
     """Recordings of KITTI raw and, where it is, their annotated depth.
 
-    What belongs together may lie in one folder or in several beside each other; searched are
-    `path`, the packages in it or beside it, and `raw`.
+    Without a split, these are all frames with annotated depth, or all frames if truth is velodyne
+    or nothing is annotated.
     """
-    if DRIVE.fullmatch(path.name):
-        only, path = {path.name}, path.parent
-    else:
-        only = set()
-    if DAY.fullmatch(path.name):
-        only, path = only or {p.name for p in _drives_in(path)}, path.parent
-    bases = [path, *(p / name for name in PACKAGES for p in (path, path.parent))]
-    bases = [p for p in bases if p.is_dir()]
-    if raw is not None:
-        bases.insert(0, Path(raw).expanduser())
-    parts = ("train", "val") if part is None else (part,)
+    places = _Places(path, raw, part)
 
-    @cache
-    def recording(drive: str, camera: int) -> _Recording:
-        return _Recording(bases, parts, drive, camera)
+    def annotated(drive: str, camera: int) -> Path | None:
+        inner = f"proj_depth/groundtruth/image_{camera:02d}"
+        return None if truth == "velodyne" else places.find(drive, inner)
 
     if split is not None:
-        frames: Iterable[tuple[str, int, str]] = read_split(Path(split).expanduser())
-        frames = [f for f in frames if not only or f[0] in only]
-        measured = any(recording(d, c).annotated for d, c in {f[:2] for f in frames})
+        listed = read_split(Path(split).expanduser())
+        frames = [f for f in listed if f[0] in places.only or not places.only]
+        measured = any(annotated(*pair) for pair in dict.fromkeys(f[:2] for f in frames))
     else:
-        drives = sorted(only or {p.name for base in bases for p in _drives_in(base, parts)})
-        pairs = [(drive, int(camera[-2:])) for drive in drives for camera in cameras]
-        measured = any(recording(*pair).annotated for pair in pairs)
-        if truth == "auto" and measured:
-            pairs = [pair for pair in pairs if recording(*pair).annotated]
-        frames = [
-            (*pair, index)
-            for pair in pairs
-            for index in recording(*pair).indices(truth != "velodyne" and measured)
-        ]
+        every = [(drive, int(camera[-2:])) for drive in places.drives() for camera in cameras]
+        folders = {pair: folder for pair in every if (folder := annotated(*pair))}
+        measured = bool(folders)
+        if measured and places.ambiguous():
+            raise DatasetError(
+                f"{places.root}: there are train and val; choose with part (train, val or all), or"
+                " with a split"
+            )
+        folders = folders or {pair: places.images(*pair) for pair in every}
+        frames = [(*pair, p.stem) for pair, folder in folders.items() for p in _images(folder)]
     if truth == "groundtruth" and not measured:
         raise DatasetError(
-            f"{path}: expected DRIVE/proj_depth/groundtruth/image_02 in {', '.join(parts)} or in"
-            f" {PACKAGES[0]}/, found none"
+            f"{places.root}: expected {'|'.join(places.parts)}/DRIVE/proj_depth/groundtruth in it"
+            f" or in {PACKAGES[0]}, found none"
         )
-    annotated = truth != "velodyne" and measured
+    recording = cache(lambda drive, camera: _Recording(places, drive, camera))
     hours = {drive: i * APART_NS for i, drive in enumerate(dict.fromkeys(f[0] for f in frames))}
-    return [recording(d, c).shot(i, annotated, hours[d]) for d, c, i in frames]
+    return [recording(d, c).shot(i, measured, hours[d]) for d, c, i in frames]
 
 
 class _Recording:
-    """The folders of one camera of one drive."""
+    """The files of one camera of one drive."""
 
-    def __init__(self, bases: list[Path], parts: Iterable[str], drive: str, camera: int) -> None:
-        self.name, folder, day = drive, f"image_{camera:02d}", drive[:10]
-        self.folder = folder
-
-        def find(inner: str) -> Path | None:
-            tried = (base / p / drive / inner for base in bases for p in (*parts, day, ""))
-            return next((p for p in tried if p.is_dir()), None)
-
-        images = find(f"{folder}/data") or find(folder)
-        if images is None:
-            raise DatasetError(
-                f"{bases[0] / day / drive / folder / 'data'}: expected the images of this drive"
-                " there, found no such folder; name the folder of the raw recordings with raw"
-            )
-        self.images = {p.stem: p for p in _images(images)}
-        self.image_folder = images
-        self.annotated = find(f"proj_depth/groundtruth/{folder}")
-        self.projected = find(f"proj_depth/velodyne_raw/{folder}")
-        self.velodyne = find("velodyne_points/data")
-        days = [base / day for base in bases]
+    def __init__(self, places: _Places, drive: str, camera: int) -> None:
+        self.folder = f"image_{camera:02d}"
+        self.name, day = f"{drive}/{self.folder}", drive[:10]
+        images = places.images(drive, camera)
+        self.image_folder, self.images = images, {p.stem: p for p in _images(images)}
+        self.annotated = places.find(drive, f"proj_depth/groundtruth/{self.folder}")
+        self.projected = places.find(drive, f"proj_depth/velodyne_raw/{self.folder}")
+        self.velodyne = places.find(drive, "velodyne_points/data")
+        days = [base / day for base in places.bases]
         calibrated = next((p for p in days if (p / "calib_cam_to_cam.txt").is_file()), days[0])
         self.rig = read_rig(calibrated, camera)
         stamps = images.parent / "timestamps.txt"
         self.stamps_ns = read_stamps_ns(stamps) if stamps.is_file() else []
 
-    def indices(self, annotated: bool) -> list[str]:
-        """Frames that have an image or, if asked for, an annotated depth map."""
-        if annotated and self.annotated is not None:
-            return sorted(p.stem for p in self.annotated.glob("*.png"))
-        return list(self.images)
+    def shot(self, index: str, measured: bool, begin_ns: int) -> Shot:
+        """One frame; its truth is the annotated depth or, where nothing is annotated, the sweep.
 
-    def shot(self, index: str, annotated: bool, begin_ns: int) -> Shot:
-        """One frame; its truth is the annotated depth or the sweep."""
+        Args:
+            begin_ns: when the drive begins, if its time stamps are missing.
+        """
         number = int(index)
         if index not in self.images:
             raise DatasetError(f"{self.image_folder / f'{index}.png'}: no such file")
@@ -272,17 +299,23 @@ class _Recording:
         if number < len(self.stamps_ns):
             stamp_ns = self.stamps_ns[number]
         sweep = _file(self.velodyne, index, ".bin")
-        truth = _file(self.annotated, index, ".png") if annotated else sweep
-        sweep = sweep or _file(self.projected, index, ".png")
-        name = f"{self.name}/{self.folder}/{index}"
-        source = "calib_cam_to_cam.txt"
-        return Shot(self.images[index], self.rig, sweep, None, truth, name, stamp_ns, source)
+        truth = _file(self.annotated, index, ".png") if measured else sweep
+        return Shot(
+            self.images[index],
+            self.rig,
+            sweep or _file(self.projected, index, ".png"),
+            None,
+            truth,
+            f"{self.name}/{index}",
+            stamp_ns,
+            "calib_cam_to_cam.txt",
+        )
 
 
 # ---- what all of them need -----------------------------------------------------------------------
 
 
-def _drives_in(path: Path, parts: Iterable[str] = ("train", "val")) -> list[Path]:
+def _drives_in(path: Path, parts: Iterable[str] = PARTS) -> list[Path]:
     """Folders of drives: the path itself, in it, in its days, or in train/ and val/."""
     if DRIVE.fullmatch(path.name):
         return [path]

@@ -193,7 +193,9 @@ def test_annotated_depth_finds_its_images_wherever_users_unpack_them(tmp_path, a
     write_annotated(depth, "train", DRIVE, (1, 2))
     write_annotated(depth, "val", OTHER, (3,))
     options = {"raw": raw} if arrangement.startswith(("the package", "raw")) else {}
-    data = open_dataset(opened, **options, points="none")
+    with pytest.raises(DatasetError, match=r"there are train and val; choose with part"):
+        open_dataset(opened, **options)
+    data = open_dataset(opened, **options, points="none", part="all")
     assert [s.name[-10:] for s in data] == ["0000000001", "0000000002", "0000000003"]
     for sample, i in zip(data, (1, 2, 3)):
         assert sample.frame.image[0, 0, 0] == 20 + i
@@ -201,7 +203,8 @@ def test_annotated_depth_finds_its_images_wherever_users_unpack_them(tmp_path, a
             sample.truth_m, planted_depth(((20, 15, 9.0), (7, 8, 20 + i))).astype(np.float32)
         )
     assert [s.name[:26] for s in open_dataset(opened, **options, part="val")] == [OTHER]
-    with_points = open_dataset(opened, **options, points="all")[0]
+    assert [s.name for s in open_dataset(depth / "val", raw=raw)] == [data[2].name]
+    with_points = open_dataset(opened, **options, points="all", part="train")[0]
     assert len(with_points.frame.points) == len(HITS)
     assert np.argwhere(with_points.truth_m).tolist() == [[8, 7]]  # the sweep hit the other pixel
 
