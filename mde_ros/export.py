@@ -78,22 +78,29 @@ class _Outputs(nn.Module):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, image: Tensor, focal_px: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model(image, focal_px)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(*inputs)
         return tuple(outputs[name] for name in self.names)
 
 
-def example(spec: ModelSpec, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A smooth random image at the network's size and a focal length."""
+def example(spec: ModelSpec, seed: int = 0) -> list[Tensor]:
+    """A smooth random image at the network's size, a focal length and, for completion, a line."""
     generator = torch.Generator().manual_seed(seed)
-    width, height = spec.size or (304, 228)
+    width, height = spec.size or (round(s / spec.multiple) * spec.multiple for s in (304, 228))
     coarse = torch.rand(1, 3, 12, 16, generator=generator) * 255
     image = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255)
-    return image.byte().permute(0, 2, 3, 1).contiguous(), torch.tensor([(spec.focal_px or 270.0)])
+    inputs = [image.byte().permute(0, 2, 3, 1).contiguous(), torch.tensor([spec.focal_px or 270.0])]
+    if spec.takes_points:
+        sparse_m = torch.zeros(1, 1, height, width)
+        sparse_m[..., height // 2, :] = torch.linspace(1, 4, width)
+        inputs.append(sparse_m)
+    return inputs
 
 
 def export(source: Path, target: Path, linked: bool = False) -> float:
     """Write a checkpoint's network as ONNX with dynamic height and width.
+
+    Completion networks are compared with torch with points and without.
 
     Args:
         linked: leave the weights in the checkpoint, which must lie in the target's folder, and
@@ -113,15 +120,16 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
     loaded = checkpoints.load(source)
     spec = spec_from_json(json.dumps(loaded.spec), str(source))
     model = DepthModel(loaded.network, spec.focal_px).eval()
-    image, focal_px = example(spec)
-    with torch.inference_mode():
-        expected = {name: value.numpy() for name, value in model(image, focal_px).items()}
+    inputs = example(spec)
+    cases = [inputs]
+    if spec.takes_points:
+        cases.append([*inputs[:2], torch.zeros_like(inputs[2])])
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     try:
-        write_graph(model, image, focal_px, list(expected), partial, fold=not linked)
+        write_graph(model, inputs, partial, fold=not linked)
         annotate(partial, spec, source if linked else None)
-        difference = compare(partial, image.numpy()[0], float(focal_px), expected)
+        difference = compare(partial, model, cases)
         if not difference <= TOLERANCE:  # so that NaN fails too
             raise ParityError(
                 f"{target}: the exported network differs from torch by {difference:.1e},"
@@ -133,26 +141,21 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
     return difference
 
 
-def write_graph(
-    model: DepthModel,
-    image: Tensor,
-    focal_px: Tensor,
-    names: list[str],
-    path: Path,
-    fold: bool = True,
-) -> None:
+def write_graph(model: DepthModel, inputs: list[Tensor], path: Path, fold: bool = True) -> None:
     """Trace the model into an ONNX file; `fold` merges batch norms into convolutions."""
     mode = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
-    sizes = {1: "height", 2: "width"}
+    with torch.inference_mode():
+        names = list(model(*inputs))
+    axes = {"image": {1: "height", 2: "width"}, "sparse_m": {2: "height", 3: "width"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Outputs(split_heads(deepcopy(model)), names).eval(),  # type: ignore[arg-type]
-            (image, focal_px),
+            tuple(inputs),
             str(path),
-            input_names=["image", "focal_px"],
+            input_names=["image", "focal_px", "sparse_m"][: len(inputs)],
             output_names=names,
-            dynamic_axes={"image": sizes} | {n: {2: f"{n}_height", 3: f"{n}_width"} for n in names},
+            dynamic_axes=axes | {n: {2: f"{n}_height", 3: f"{n}_width"} for n in names},
             opset_version=OPSET,
             do_constant_folding=fold,
             training=mode,
@@ -212,14 +215,17 @@ def link(graph: onnx.GraphProto, weights: Path) -> None:
     graph.node.extend(nodes)
 
 
-def compare(
-    path: Path, image: np.ndarray, focal_px: float, expected: dict[str, np.ndarray]
-) -> float:
+def compare(path: Path, model: DepthModel, cases: list[list[Tensor]]) -> float:
     """Largest difference of an ONNX file's outputs from torch's, relative to their median."""
-    outputs = OnnxRuntime(path)(image, focal_px)
-    if set(outputs) != set(expected):
-        raise ParityError(f"{path}: expected outputs {sorted(expected)}, got {sorted(outputs)}")
-    differences = [
-        np.abs(outputs[k] - v[0, 0]).max() / np.median(np.abs(v)) for k, v in expected.items()
-    ]
+    runtime, differences = OnnxRuntime(path), []
+    for inputs in cases:
+        with torch.inference_mode():
+            expected = {name: value[0, 0].numpy() for name, value in model(*inputs).items()}
+        image, focal_px, *sparse = (x.numpy() for x in inputs)
+        outputs = runtime(image[0], float(focal_px[0]), *(s[0, 0] for s in sparse))
+        if set(outputs) != set(expected):
+            raise ParityError(f"{path}: expected outputs {sorted(expected)}, got {sorted(outputs)}")
+        differences += [
+            np.abs(outputs[k] - v).max() / np.median(np.abs(v)) for k, v in expected.items()
+        ]
     return float(np.max(differences))  # NaN if any is

@@ -79,6 +79,7 @@ class Runtime(Protocol):
     ) -> dict[str, np.ndarray]:
         """image (h, w, 3) uint8, sparse (h, w) float32 metres → {"depth": (h', w') float32, …}.
 
+        Without sparse depth a completion network gets a map of no points.
         Depth is NaN where the network has none, so that resizing does not mix it with metres.
         Where the spec has domains, there are also domain (), distances (D,), depth_each and
         uncertainty_each (D, h', w'); see DepthModel.
@@ -240,6 +241,13 @@ def _with_size(spec: ModelSpec, network_input: Any, path: Path) -> ModelSpec:
     return dataclasses.replace(spec, size=prescribed)  # type: ignore[arg-type]
 
 
+def _points_or_none(sparse: np.ndarray | None, image: np.ndarray) -> np.ndarray:
+    """What a completion network is fed: (1, 1, h, w) float32 metres, all 0 without points."""
+    if sparse is None:
+        return np.zeros((1, 1, *image.shape[:2]), np.float32)
+    return np.ascontiguousarray(sparse, np.float32)[None, None]
+
+
 def one_image(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """The only image of a batch: maps (h, w), and what has a value for each domain (D, …)."""
     return {k: v[0] if k in BY_DOMAIN else v[0, 0] for k, v in outputs.items()}
@@ -328,8 +336,8 @@ class OnnxRuntime:
         if self.spec.foreign:
             return self._call_foreign(image, focal_px)
         feed = {"image": image[None], "focal_px": np.array([focal_px], np.float32)}
-        if self.spec.takes_points and sparse is not None:
-            feed["sparse_m"] = sparse[None, None]
+        if self.spec.takes_points:
+            feed["sparse_m"] = _points_or_none(sparse, image)
         values = self._run(self._outputs, feed)
         return one_image(dict(zip(self._outputs, values)))
 
@@ -393,8 +401,8 @@ class OpenVino:
         self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         feed = {"image": image[None], "focal_px": np.array([focal_px], np.float32)}
-        if self.spec.takes_points and sparse is not None:
-            feed["sparse_m"] = sparse[None, None]
+        if self.spec.takes_points:
+            feed["sparse_m"] = _points_or_none(sparse, image)
         result = self._request.infer(feed)
         outputs = {port.get_any_name(): value for port, value in result.items()}
         return {name: np.array(value) for name, value in one_image(outputs).items()}
@@ -454,13 +462,13 @@ class Torch:
             torch.from_numpy(np.ascontiguousarray(image))[None],
             torch.tensor([focal_px], dtype=torch.float32),
         ]
-        if self.spec.takes_points and sparse is not None:
-            inputs.append(torch.from_numpy(sparse)[None, None])
+        if self.spec.takes_points:
+            inputs.append(torch.from_numpy(_points_or_none(sparse, image)))
         with torch.inference_mode():
             if self.device == "cpu":
                 outputs = self._model(*inputs)
             else:
-                key = (*image.shape[:2], len(inputs))
+                key = image.shape[:2]
                 if key not in self._graphs:
                     self._graphs = {key: _CudaGraph(self._model, inputs, self.device)}
                 outputs = self._graphs[key](inputs)
@@ -482,7 +490,8 @@ def same_depth(exact: Any, rough: Any, spec: ModelSpec, device: str) -> bool:
     image = (128 + 60 * np.sin(x + [0, 1, 2]) + 60 * np.cos(y - [0, 2, 1])).astype(np.uint8)
     inputs = [torch.from_numpy(image)[None], torch.tensor([spec.focal_px or float(width)])]
     if spec.takes_points:
-        inputs.append(torch.full((1, 1, height, width), 3.0))
+        inputs.append(torch.zeros(1, 1, height, width))
+        inputs[-1][..., height // 2, :] = 3.0
     with torch.inference_mode():
         inputs = [i.to(device) for i in inputs]
         expected, got = exact(*inputs)["depth"].float(), rough(*inputs)["depth"].float()

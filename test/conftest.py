@@ -81,8 +81,11 @@ def planted():
                 module.running_var.uniform_(0.5, 2.0)
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)
                 torch.nn.init.uniform_(module.bias, -0.1, 0.1)
+            elif isinstance(module, torch.nn.Conv2d) and not module.weight.any():
+                module.reset_parameters()
         head = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][-1]
-        torch.nn.init.constant_(head.bias, 0.7)
+        if head.bias is not None:
+            torch.nn.init.constant_(head.bias, 0.7)
         return network
 
     return make
@@ -102,3 +105,33 @@ def students(planted, tmp_path_factory):
         export(path, path.with_suffix(".onnx"))
         made[name] = (path, path.with_suffix(".onnx"))
     return made
+
+
+@pytest.fixture(scope="module")
+def ruler(tmp_path_factory):
+    """(checkpoint, ONNX) of a completion network of known answer; its focal length is 100 pixels.
+
+    Canonical depth is 2 m + 3 × the sparse depth, its standard deviation 0.5 m + the sparse depth.
+    """
+    torch = pytest.importorskip("torch")
+    from mde_ros.checkpoint import Checkpoint, save
+    from mde_ros.export import export
+    from mde_ros.networks import NETWORKS, Network
+
+    class Ruler(torch.nn.Module):
+        takes_points = True
+
+        def __init__(self):
+            super().__init__()
+            self.offset = torch.nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, image, sparse_m):
+            nothing = 0 * image[:, :1]
+            return self.offset + 3 * sparse_m + nothing, 2 * torch.log(0.5 + sparse_m) - np.log(2)
+
+    path = tmp_path_factory.mktemp("ruler") / "ruler.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "ruler", Network(Ruler, "known"))
+        save(path, Checkpoint("ruler", Ruler(), {"name": "ruler", "focal_px": 100.0}))
+        export(path, path.with_suffix(".onnx"))
+        yield path, path.with_suffix(".onnx")

@@ -1,5 +1,7 @@
 """ONNX files compute what torch does, at any size, or are not written."""
 
+from itertools import pairwise
+
 import onnx
 import pytest
 import torch
@@ -15,7 +17,7 @@ NAMES = ("fast_mobilenet_v2", "light_mobilenet_v2")
 
 
 def onnx_and_torch(onnx_path, checkpoint, size, focal_px, seed):
-    image, _ = example(ModelSpec(size=size), seed)
+    image = example(ModelSpec(size=size), seed)[0]
     model = DepthModel(load(checkpoint).network, 250.0).eval()
     with torch.inference_mode():
         expected = model(image, torch.tensor([focal_px]))["depth"][0, 0].numpy()
@@ -30,6 +32,74 @@ def test_onnx_equals_torch_at_every_size_from_one_file(students, name, size):
     assert got.shape == expected.shape == (-(-size[1] // 4) * 2, -(-size[0] // 4) * 2)
     assert got == pytest.approx(expected, rel=1e-4, abs=1e-4 * float(abs(expected).max()))
     assert expected.std() > 1e-3 * abs(expected).mean(), "a flat answer would prove nothing"
+
+
+@pytest.fixture(scope="module", params=["s2d_resnet18", "completion_mobilenet_v2"])
+def completion(planted, tmp_path_factory, request):
+    """(checkpoint, ONNX) of a completion network with planted weights."""
+    path = tmp_path_factory.mktemp("completion") / f"{request.param}.safetensors"
+    network = planted(request.param)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_var /= 4  # a deep network would hardly notice its input
+    save(path, Checkpoint(request.param, network, {"focal_px": 250.0}))
+    export(path, path.with_suffix(".onnx"))
+    return path, path.with_suffix(".onnx")
+
+
+@pytest.mark.parametrize("size", [(96, 64), (160, 112)])
+def test_completion_in_onnx_equals_torch_with_several_lines_with_one_and_with_none(
+    completion, size
+):
+    checkpoint, path = completion
+    loaded, runtime = load(checkpoint), OnnxRuntime(path, threads=1)
+    assert runtime.spec.takes_points
+    model = DepthModel(loaded.network, 250.0).eval()
+    image = example(ModelSpec(size=size))[0]
+    depths = []
+    for rows in ((), (30,), (10, 30, 50)):
+        sparse_m = torch.zeros(1, 1, size[1], size[0])
+        sparse_m[..., rows, 5:] = 3.0
+        with torch.inference_mode():
+            expected = model(image, torch.tensor([200.0]), sparse_m)
+        got = runtime(image.numpy()[0], 200.0, sparse_m.numpy()[0, 0])
+        assert set(got) == set(expected) >= {"depth"}
+        for name, value in expected.items():
+            assert abs(got[name] - value[0, 0].numpy()).max() < 1e-4 * value.abs().max(), name
+        depths.append(got["depth"])
+    for one, other in pairwise(depths):
+        assert abs(one - other).max() > 1e-2 * abs(one).max(), "the points must matter"
+
+
+@pytest.mark.parametrize("case", ["with points", "without points"])
+def test_completion_is_compared_with_points_and_without(ruler, tmp_path, monkeypatch, case):
+    """A network that exports wrongly where there are points, or only where there are none."""
+    honest = exporter._Outputs.forward
+
+    def wrong(self, image, focal_px, sparse_m):
+        depth, sigma = honest(self, image, focal_px, sparse_m)
+        found = (sparse_m.amax((1, 2, 3)) > 0).float()
+        return depth * (1 + 0.01 * (found if case == "with points" else 1 - found)), sigma
+
+    monkeypatch.setattr(exporter._Outputs, "forward", wrong)
+    refused(ruler[0], tmp_path / "out.onnx")
+
+
+def test_exported_completion_takes_sparse_depth_of_the_images_size(ruler):
+    graph = onnx.load(ruler[1]).graph
+    dims = {
+        i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim]
+        for i in graph.input
+    }
+    assert dims["image"] == [1, "height", "width", 3]
+    assert dims["sparse_m"] == [1, 1, "height", "width"]
+    assert [o.name for o in graph.output] == ["depth", "uncertainty"]
+
+
+def test_linked_completion_computes_the_same_without_a_copy_of_its_weights(planted, tmp_path):
+    checkpoint, path = tmp_path / "net.safetensors", tmp_path / "net.onnx"
+    save(checkpoint, Checkpoint("s2d_resnet18", planted("s2d_resnet18")), half=True)
+    assert export(checkpoint, path, linked=True) <= exporter.TOLERANCE
+    assert path.stat().st_size < 0.1 * checkpoint.stat().st_size
 
 
 def test_exported_file_describes_itself(students):

@@ -111,6 +111,22 @@ def test_openvino_gives_the_same_metres(students):
     assert one == pytest.approx(two, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_completion_gets_its_points_and_none_where_there_are_none(ruler, name):
+    """The ruler at twice its focal length: 2 (2 + 3 s / 2) metres, 2 (0.5 + s / 2) of error."""
+    pytest.importorskip(name)
+    runtime = load_runtime(str(ruler[0 if name == "torch" else 1]), name, "cpu", 1)
+    assert runtime.spec.takes_points
+    for size in ((12, 16), (20, 8)):
+        image, sparse = np.zeros((*size, 3), np.uint8), np.zeros(size, np.float32)
+        sparse[5, 2:7] = np.arange(1, 6)
+        for given in (sparse, sparse[::-1], None):
+            out = runtime(image, 200.0, given)
+            known = np.zeros(size) if given is None else given
+            assert out["depth"] == pytest.approx(4 + 3 * known, rel=1e-5)
+            assert out["uncertainty"] == pytest.approx(1 + known, rel=1e-4)
+
+
 def no_gpu():
     return "CUDAExecutionProvider" not in ort.get_available_providers()
 
