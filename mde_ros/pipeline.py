@@ -62,12 +62,13 @@ class DepthPipeline:
         outputs = self.runtime(image, optics.network.focal_px, sparse)
         if "distances" not in outputs:
             return self.finish(outputs, optics)
-        chosen = self._domains(outputs["distances"])
+        distances = outputs["distances"].tolist()
+        chosen = self._domains(distances)
         maps = {name: outputs[f"{name}_each"][chosen] for name in ("depth", "uncertainty")}
         return replace(
             self.finish(maps, optics),
             domain=self._domains.names[chosen],
-            domain_distance=float(outputs["distances"][chosen]),
+            domain_distance=distances[chosen],
         )
 
     def output_camera(self, camera: Camera) -> Camera:
