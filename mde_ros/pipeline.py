@@ -60,7 +60,7 @@ class DepthPipeline:
         optics = self.optics(frame.camera)
         image, sparse = self.prepare(frame, optics)
         outputs = self.runtime(image, optics.network.focal_px, sparse)
-        if "distances" not in outputs:
+        if not self._domains.names:
             return self.finish(outputs, optics)
         distances = outputs["distances"].tolist()
         chosen = self._domains(distances)

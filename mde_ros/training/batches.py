@@ -185,23 +185,26 @@ class Batches(Dataset):
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         """image (n, h, w, 3) uint8; truth, teacher (n, 1, h, w) canonical metres, 0 = unknown; and
-        what `more` gives, stacked."""
+        what `more` gives, stacked; and source (n,), the number of each image's source."""
         cv2.setNumThreads(0)
         width, height = self.sizes[
             np.random.default_rng([self.seed, step]).integers(len(self.sizes))
         ]
-        views, further = [], []
+        views, further, numbers = [], [], []
         for i in self.mine:
             rng = np.random.default_rng([self.seed, step, i])
-            source = self.stored[rng.choice(len(self.stored), p=self.share)]
+            number = int(rng.choice(len(self.stored), p=self.share))
+            source = self.stored[number]
             view = source[rng.integers(len(source))].view()
             view = self._canonical(self.augment(view, rng, width, height))
             views.append(view)
+            numbers.append(number)
             further.append(self.more(view, rng) if self.more else {})
         stack = {
             "image": np.stack([v.image for v in views]),
             "truth": np.stack([v.truth_m for v in views])[:, None],
             "teacher": np.stack([v.teacher_m for v in views])[:, None],
+            "source": np.array(numbers),
         }
         stack |= {name: np.stack([f[name] for f in further]) for name in further[0]}
         return {name: torch.from_numpy(value) for name, value in stack.items()}

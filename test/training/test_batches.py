@@ -82,7 +82,9 @@ def test_sources_are_drawn_by_their_weights():
     sources = [[stored(1)], [stored(2)], [stored(3)]]
     batches = make(sources, (3.0, 1.0, 0.0), batch=40)
     drawn = torch.cat([batches[step]["image"][:, 0, 0, 0] for step in range(20)])
+    numbers = torch.cat([batches[step]["source"] for step in range(20)])
     assert set(drawn.tolist()) == {1, 2}
+    assert torch.equal(numbers + 1, drawn)
     assert (drawn == 1).float().mean().item() == pytest.approx(0.75, abs=0.05)
 
 
