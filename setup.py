@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "mde_ros"
-NODES = "depth_node = mde_ros.nodes.depth_node:main"
+NODES = [f"{n} = mde_ros.nodes.{n}:main" for n in ("depth_node", "completion_node")]
 
 setup(
     name=NAME,
@@ -71,6 +71,6 @@ setup(
     },
     zip_safe=False,
     entry_points={
-        "console_scripts": ["mde = mde_ros.cli:main", NODES],
+        "console_scripts": ["mde = mde_ros.cli:main", *NODES],
     },
 )

@@ -6,6 +6,7 @@ Precedence everywhere: defaults < file < flag. An unknown key is an error that l
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -143,6 +144,11 @@ class CompletionSettings(NodeSettings):
         live=True,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("laser_to_camera", "laser_to_base"):
+            pose_numbers(name, getattr(self, name))
+
 
 def _matches(value: Any, expected: Any) -> bool:
     if typing.get_origin(expected) in (Union, types.UnionType):
@@ -203,6 +209,24 @@ def check(settings: Any) -> None:
             (low is not None and not value >= low) or (high is not None and not value <= high)
         ):
             raise ConfigError(f"{f.name}: expected a value in [{low}, {high}], got {value!r}")
+
+
+def pose_numbers(name: str, text: str) -> tuple[float, ...]:
+    """The seven numbers of a pose "x y z qx qy qz qw"; none of an empty text.
+
+    Raises:
+        ConfigError: naming what was expected, also when the quaternion's length is not 1.
+    """
+    try:
+        numbers = tuple(map(float, text.replace(",", " ").split()))
+    except ValueError:
+        numbers = (math.nan,)
+    if numbers and not (len(numbers) == 7 and all(map(math.isfinite, numbers))):
+        raise ConfigError(f"{name}: expected seven numbers, x y z qx qy qz qw, got {text!r}")
+    length = math.hypot(*numbers[3:])
+    if numbers and abs(length - 1) > 0.01:
+        raise ConfigError(f"{name}: expected a quaternion of length 1, got {length:.3f} ({text!r})")
+    return numbers
 
 
 def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> T:

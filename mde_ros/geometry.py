@@ -39,16 +39,27 @@ def project(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]
     return uv * camera.K[[0, 1], [0, 1]] + camera.K[:2, 2], z
 
 
-def points_to_depth(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """Sparse depth (H, W) float32 of points (N, 3); the nearest wins a pixel, 0 = none."""
-    depth = np.zeros((camera.height, camera.width), np.float32)
+def in_view(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of points (N, 3) the camera sees, and where: indices, rows and columns, each (M,) int.
+
+    A pixel is that whose centre is nearest; the camera is taken as undistorted.
+    """
     uv, z = project(points, camera)
     uv = np.rint(uv)
     # Compared as floats, which NaN, infinite and huge values survive; no integer would hold them.
     inside = np.isfinite(z) & (uv >= 0).all(1) & (uv < (camera.width, camera.height)).all(1)
-    (cols, rows), z = uv[inside].astype(np.int64).T, z[inside]
+    seen = np.flatnonzero(inside)
+    columns, rows = uv[seen].astype(np.int64).T
+    return seen, rows, columns
+
+
+def points_to_depth(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Sparse depth (H, W) float32 of points (N, 3); the nearest wins a pixel, 0 = none."""
+    depth = np.zeros((camera.height, camera.width), np.float32)
+    seen, rows, columns = in_view(points, camera)
+    z = np.asarray(points).reshape(-1, 3)[seen, 2]
     order = np.argsort(-z)  # far first, so that the nearest is written last
-    depth[rows[order], cols[order]] = z[order]
+    depth[rows[order], columns[order]] = z[order]
     return depth
 
 
@@ -89,6 +100,26 @@ def quaternion(R: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
     q = np.linalg.eigh(K)[1][:, -1]  # eigh reads the lower triangle
     return q if q[3] >= 0 else -q
+
+
+def twist_motion(linear: np.ndarray, angular: np.ndarray, seconds: float) -> np.ndarray:
+    """Where a body is after so many seconds (or was, before) at a constant velocity: (4, 4).
+
+    Maps points of the body's frame then into its frame now. Both velocities, m/s and rad/s, are
+    those in the body's own frame, as in nav_msgs/Odometry (the exponential map of SE(3)).
+    """
+    rate = float(np.linalg.norm(angular))
+    angle = rate * seconds
+    T = np.eye(4)
+    if abs(angle) < 1e-9:
+        T[:3, 3] = np.multiply(linear, seconds)
+        return T
+    axis = np.asarray(angular) / rate
+    T[:3, :3] = cv2.Rodrigues(axis * angle)[0]
+    sine, rest = np.sin(angle) / rate, (1 - np.cos(angle)) / rate
+    along = axis * (axis @ linear)
+    T[:3, 3] = sine * (linear - along) + rest * np.cross(axis, linear) + seconds * along
+    return T
 
 
 def interpolate_pose(

@@ -71,6 +71,21 @@ class DepthPipeline:
             domain_distance=distances[chosen],
         )
 
+    def warm_up(self) -> Prediction:
+        """Predict for a black image: the first time is slow, and weights may be unusable.
+
+        Raises:
+            ValueError: when the answer has no finite value at all, as with diverged weights.
+        """
+        camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
+        optics = self.optics(camera)
+        image, sparse = self.prepare(Frame(np.zeros((480, 640, 3), np.uint8), camera), optics)
+        outputs = self.runtime(image, optics.network.focal_px, sparse)
+        if not np.isfinite(outputs["depth"]).any():
+            name = self.runtime.path.name
+            raise ValueError(f"model: expected depth in metres, {name} answers NaN or inf only")
+        return self.finish(outputs, optics)
+
     def output_camera(self, camera: Camera) -> Camera:
         """The camera that the predicted depth belongs to: same size and K, no distortion."""
         return self.optics(camera).ideal

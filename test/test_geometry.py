@@ -61,6 +61,39 @@ def test_no_points_give_no_depth(camera):
     assert not geometry.points_to_depth(np.zeros((0, 3), np.float32), camera).any()
 
 
+def test_points_in_view_are_those_of_pixels_and_given_where_they_are(camera):
+    """Unprojected pixels land on themselves; what is beyond the border or behind is left out."""
+    depth = np.full((camera.height, camera.width), 2.0, np.float32)
+    inner = geometry.unproject(depth, camera)[[0, 47, 20], [0, 63, 7]]
+    beyond = inner * (1.02, 1.02, 1)  # half a pixel and more, but for the one in the middle
+    points = np.concatenate([inner, -inner, beyond[:2]])
+    seen, rows, columns = geometry.in_view(points, camera)
+    assert seen.tolist() == [0, 1, 2]
+    assert (rows.tolist(), columns.tolist()) == ([0, 47, 20], [0, 63, 7])
+
+
+@pytest.mark.parametrize("seconds", [-0.3, 0.0, 0.2])
+def test_a_body_that_drives_and_turns_goes_on_a_circle(seconds):
+    """Forward at 2 m/s and to the left at 0.5 rad/s: a circle of 4 m around (0, 4)."""
+    T = geometry.twist_motion(np.array([2, 0, 0]), np.array([0, 0, 0.5]), seconds)
+    a = 0.5 * seconds
+    expected = [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
+    assert T[:3, :3] == pytest.approx(np.array(expected))
+    assert T[:3, 3] == pytest.approx([4 * np.sin(a), 4 - 4 * np.cos(a), 0])
+
+
+def test_a_body_moves_as_many_small_steps_do(rng):
+    """Of any velocity: forwards, sideways and about a skew axis, or straight on."""
+    for angular in (rng.normal(size=3), np.zeros(3), np.full(3, 1e-12)):
+        linear, steps = rng.normal(size=3), 20000
+        x, y, z = angular / steps
+        step = np.eye(4)
+        step[:3] += np.array([[0, -z, y, 0], [z, 0, -x, 0], [-y, x, 0, 0]])
+        step[:3, 3] = linear / steps
+        expected = np.linalg.matrix_power(step, steps)
+        assert geometry.twist_motion(linear, angular, 1.0) == pytest.approx(expected, abs=5e-4)
+
+
 def test_pose_equals_rodrigues_and_inverts(rng):
     """A quaternion is axis times sin(angle/2) and cos(angle/2), of any length."""
     axis, angle = np.array([1, 2, -2]) / 3, 0.7

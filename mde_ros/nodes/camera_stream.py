@@ -1,4 +1,4 @@
-"""Which camera an image belongs to: pairs images with camera_info."""
+"""Pixels of an image and the camera they belong to: pairs images with camera_info."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mde_ros.frame import Camera
+from mde_ros.nodes import convert
 from mde_ros.nodes.convert import Rejected, camera_from_info
+
+RGB_FROM = {Image: convert.rgb_from_image, CompressedImage: convert.rgb_from_compressed}
 
 
 class CameraStream:
@@ -25,6 +28,7 @@ class CameraStream:
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None  # of _info, made when first needed
         self._waiting: tuple[Image | CompressedImage, Rejected] | None = None
+        self._decoded: tuple = (None, None)  # the last message and its pixels
 
     def take_info(self, msg: CameraInfo) -> Image | CompressedImage | None:
         """Keep a camera_info; returns the image that waited for it, if one did."""
@@ -50,6 +54,16 @@ class CameraStream:
         if self._camera is None:
             self._camera = camera_from_info(self._info, self.rectified)
         return self._camera
+
+    def rgb_of(self, msg: Image | CompressedImage) -> np.ndarray:
+        """The pixels of a message, decoded once even if it waits for its camera_info.
+
+        Raises:
+            Rejected: see convert.
+        """
+        if self._decoded[0] is not msg:
+            self._decoded = msg, RGB_FROM[type(msg)](msg)
+        return self._decoded[1]
 
     def camera_of(self, image: np.ndarray) -> Camera:
         """The camera of an (H, W, 3) image.

@@ -1,25 +1,18 @@
-"""Message ↔ numpy. Only this file knows encodings, NaN, REP 118 and the layout of point clouds.
+"""Messages that come in → numpy; outputs.py is for those that go out.
 
-Incoming images become (H, W, 3) uint8 RGB, without a copy where the encoding allows it. Outgoing
-messages are allocated once per camera and refilled in place: publishing copies them anyway.
+Images become (H, W, 3) uint8 RGB, without a copy where the encoding allows it.
 """
 
 from __future__ import annotations
 
-import sys
 from array import array
-from collections.abc import Callable
-from functools import cached_property
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera
-from mde_ros.geometry import rays
 
 try:
     from rosbags.image import image_to_cvimage as _decode
@@ -40,7 +33,6 @@ BYTES_PER_PIXEL = {
 }
 # OpenCV's type names say nothing about colour; its convention is blue first.
 SAME_AS = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
-ImageSource = Callable[[], np.ndarray]
 
 
 class Rejected(ValueError):
@@ -161,125 +153,3 @@ def camera_from_info(msg: CameraInfo, rectified: bool = False) -> Camera:
         return camera
     except ValueError as error:
         raise Rejected("camera_info_invalid", f"camera_info: {error}") from None
-
-
-class Outputs:
-    """The outgoing messages of one camera; each is allocated when first asked for.
-
-    Args:
-        camera: that of the depth, without distortion.
-        settings: depth_encoding, point_stride, point_colour and colour_max_depth count.
-
-    Each method takes the header of the image, depth_m, (H, W) float32 metres with 0 = none, and
-    rgb, called for the (H, W, 3) uint8 image only if that is needed. It returns the same message
-    each time, refilled.
-    """
-
-    def __init__(self, camera: Camera, settings: NodeSettings) -> None:
-        self.camera, self.settings = camera, settings
-
-    def camera_info(self, header: Header, depth_m: np.ndarray, rgb: ImageSource) -> CameraInfo:
-        """The camera of the depth: K and P filled, no distortion."""
-        self._info.header = header
-        return self._info
-
-    def depth(self, header: Header, depth_m: np.ndarray, rgb: ImageSource) -> Image:
-        """REP 118: 32FC1 metres with NaN = none, or 16UC1 millimetres with 0 = none."""
-        msg, view, scratch = self._depth
-        if self.settings.depth_encoding == "16UC1":
-            np.multiply(depth_m, np.float32(1000), out=scratch)
-            scratch += np.float32(0.5)  # the conversion below truncates
-            cv2.threshold(scratch, 65535.99, 0, cv2.THRESH_TOZERO_INV, dst=scratch)
-            np.copyto(view, scratch, casting="unsafe")
-        else:
-            zero_to_nan(depth_m, out=view)
-        msg.header = header
-        return msg
-
-    def points(self, header: Header, depth_m: np.ndarray, rgb: ImageSource) -> PointCloud2:
-        """Organised cloud of every point_stride-th row and column, NaN = none."""
-        step = self.settings.point_stride
-        msg, view, ray_x, ray_y, x, y, z, bgr0, none = self._points
-        zero_to_nan(depth_m[::step, ::step], out=z)
-        cv2.multiply(ray_x, z, dst=x)
-        cv2.multiply(ray_y, z, dst=y)
-        if self.settings.point_colour:
-            cv2.mixChannels(
-                [np.ascontiguousarray(rgb()[::step, ::step])], [bgr0], [0, 2, 1, 1, 2, 0]
-            )
-            colour = bgr0.view(np.float32)[..., 0]
-            cv2.merge([x, y, z, none, colour, none, none, none], dst=view)
-        else:
-            cv2.merge([x, y, z, none], dst=view)
-        msg.header = header
-        return msg
-
-    def colour(self, header: Header, depth_m: np.ndarray, rgb: ImageSource) -> Image:
-        """bgr8 for looking: red is near, blue is colour_max_depth and beyond, black is none."""
-        msg, view, level, table = self._colour
-        # Level 0 is kept for none: the offset lifts every depth above it.
-        cv2.convertScaleAbs(depth_m, level, 254.5 / self.settings.colour_max_depth, 0.499)
-        cv2.applyColorMap(level, table, view)
-        msg.header = header
-        return msg
-
-    @cached_property
-    def _info(self) -> CameraInfo:
-        c = self.camera
-        msg = CameraInfo(width=c.width, height=c.height, distortion_model="plumb_bob", d=[0.0] * 5)
-        msg.k = c.K.ravel()
-        msg.r = np.eye(3).ravel()
-        msg.p = np.hstack([c.K, np.zeros((3, 1))]).ravel()
-        return msg
-
-    @cached_property
-    def _depth(self) -> tuple[Image, np.ndarray, np.ndarray]:
-        c, encoding = self.camera, self.settings.depth_encoding
-        dtype = np.dtype(np.uint16 if encoding == "16UC1" else np.float32)
-        msg = _image(c.width, c.height, encoding, c.width * dtype.itemsize)
-        view = np.frombuffer(msg.data, dtype).reshape(c.height, c.width)
-        return msg, view, np.empty((c.height, c.width), np.float32)
-
-    @cached_property
-    def _points(self) -> tuple:
-        s, coloured = self.settings.point_stride, self.settings.point_colour
-        directions = rays(self.camera)[::s, ::s]
-        height, width = directions.shape[:2]
-        names = {"x": 0, "y": 4, "z": 8, **({"rgb": 16} if coloured else {})}
-        msg = PointCloud2(width=width, height=height, is_dense=False)
-        msg.is_bigendian = sys.byteorder == "big"
-        msg.fields = [
-            PointField(name=name, offset=offset, datatype=PointField.FLOAT32, count=1)
-            for name, offset in names.items()
-        ]
-        msg.point_step = 32 if coloured else 16
-        msg.row_step = msg.point_step * width
-        msg.data = array("B", bytes(msg.row_step * height))
-        view = np.frombuffer(msg.data, np.float32).reshape(height, width, msg.point_step // 4)
-        ray_x, ray_y = (np.ascontiguousarray(directions[..., i]) for i in (0, 1))
-        x, y, z = (np.empty((height, width), np.float32) for _ in range(3))
-        bgr0, none = np.zeros((height, width, 4), np.uint8), np.zeros((height, width), np.float32)
-        return msg, view, ray_x, ray_y, x, y, z, bgr0, none
-
-    @cached_property
-    def _colour(self) -> tuple[Image, np.ndarray, np.ndarray, np.ndarray]:
-        c = self.camera
-        msg = _image(c.width, c.height, "bgr8", c.width * 3)
-        view = np.frombuffer(msg.data, np.uint8).reshape(c.height, c.width, 3)
-        levels = np.arange(255, -1, -1, dtype=np.uint8).reshape(256, 1)
-        table = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)
-        table[0] = 0
-        return msg, view, np.empty((c.height, c.width), np.uint8), table
-
-
-def zero_to_nan(depth_m: np.ndarray, out: np.ndarray) -> None:
-    """Copy depth with 0 turned into NaN, every other value bit for bit."""
-    with np.errstate(invalid="ignore"):
-        np.divide(depth_m, depth_m > 0, out=out)  # x / 1 = x, 0 / 0 = NaN; ten times a mask's speed
-
-
-def _image(width: int, height: int, encoding: str, step: int) -> Image:
-    msg = Image(width=width, height=height, encoding=encoding, step=step)
-    msg.is_bigendian = int(sys.byteorder == "big")
-    msg.data = array("B", bytes(step * height))
-    return msg

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 
-import cv2
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from mde_ros.config import NodeSettings
-from mde_ros.frame import Camera, Frame
-from mde_ros.nodes import convert, parameters
+from mde_ros.nodes import parameters
 from mde_ros.nodes.camera_stream import CameraStream
-from mde_ros.nodes.convert import Outputs, Rejected
 from mde_ros.nodes.diagnostics import Statistics
+from mde_ros.nodes.frame_path import FramePath
+from mde_ros.nodes.outputs import Publishers
 from mde_ros.nodes.process import run
+from mde_ros.nodes.scan_stream import ScanStream
 from mde_ros.pipeline import DepthPipeline
 
 try:
@@ -30,13 +30,6 @@ try:
 except ImportError:  # humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-RGB_FROM = {Image: convert.rgb_from_image, CompressedImage: convert.rgb_from_compressed}
-OUTPUTS = {
-    "depth/image_rect": (Image, Outputs.depth),
-    "depth/camera_info": (CameraInfo, Outputs.camera_info),
-    "points": (PointCloud2, Outputs.points),
-    "depth/colour": (Image, Outputs.colour),
-}
 DONE, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -44,20 +37,22 @@ class DepthNode(LifecycleNode):
     """Runs DepthPipeline on every image that comes while somebody listens.
 
     Unconfigured, it has parameters and nothing else. Configuring loads the model and creates the
-    publishers; activating subscribes to the camera. A frame that cannot be used is dropped with a
-    warning and counted by its reason.
+    publishers; activating subscribes to the camera; what then becomes of an image is told in
+    frame_path.py. The completion node differs in its settings and its scans.
     """
 
+    NAME = "depth_node"
+    SETTINGS: type[NodeSettings] = NodeSettings
+    scans: ScanStream | None = None
+
     def __init__(self, **kwargs) -> None:
-        super().__init__("depth_node", **kwargs)
-        self.settings, self._problem = parameters.declare(self, NodeSettings)
+        super().__init__(self.NAME, **kwargs)
+        self.settings, self._problem = parameters.declare(self, self.SETTINGS)
         parameters.follow(self, lambda: self.settings, self._apply)
         self.pipeline: DepthPipeline = None  # type: ignore[assignment]  # until configured
         self.statistics = Statistics(self._warn)
-        self._publish_on: dict = {}  # the publisher of each topic in OUTPUTS
+        self.outputs = Publishers(self, lambda: self.settings)
         self._while_configured, self._while_active = ExitStack(), ExitStack()
-        self._outputs: Outputs | None = None
-        self._decoded: tuple = (None, None)  # the last message and its pixels
 
     def start(self) -> bool:
         """Configure and activate; whether both succeeded."""
@@ -70,14 +65,11 @@ class DepthNode(LifecycleNode):
         try:
             if self._problem:
                 raise ValueError(self._problem)
+            undo = self._while_configured.callback
             self.pipeline, self.statistics = DepthPipeline(self.settings), Statistics(self._warn)
-            if not self.pipeline.runtime.spec.metric:
-                raise ValueError(f"model: expected metric depth, {self.settings.model} is relative")
-            _warm_up(self.pipeline)
-            qos, undo = _qos(self.settings.publish_reliability), self._while_configured.callback
-            for topic, (kind, _) in OUTPUTS.items():
-                self._publish_on[topic] = self.create_lifecycle_publisher(kind, topic, qos)
-                undo(self.destroy_lifecycle_publisher, self._publish_on[topic])
+            self.check_model()
+            undo(self.outputs.close)
+            self.outputs.open(self.pipeline.warm_up(), qos(self.settings.publish_reliability))
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
             undo(self.destroy_publisher, self._diagnostics)
             undo(self.destroy_service, self.create_service(SetBool, "~/enable", self._on_enable))
@@ -90,39 +82,51 @@ class DepthNode(LifecycleNode):
         return DONE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the camera and begin to publish diagnostics; on failure keep nothing."""
+        """Subscribe and begin to publish diagnostics; on failure keep nothing."""
         try:
-            self._subscribe()
+            self.subscribe()
         except Exception as error:  # rclpy would swallow it
             self.get_logger().error(f"cannot activate: {error}")
             self._while_active.close()
             return FAILED
         return super().on_activate(state)
 
-    def _subscribe(self) -> None:
+    def subscribe(self) -> None:
+        """Subscribe to the camera and start the timer of the diagnostics."""
         settings, undo = self.settings, self._while_active.callback
-        qos = _qos(settings.subscribe_reliability)
         # As image_transport does: remapping the base topic moves the compressed one with it.
         topic, kind = self.resolve_topic_name("image"), Image
         if settings.image_transport == "compressed":
             topic, kind = f"{topic}/compressed", CompressedImage
-        info_topic = self.resolve_topic_name("camera_info")
-        self._stream = CameraStream(info_topic, settings.rectified)
-        undo(self._give_up)
+        self._frames = frames = FramePath(
+            lambda: self.settings,
+            self.pipeline,
+            self.outputs,
+            self.statistics,
+            self.get_clock(),
+            CameraStream(self.resolve_topic_name("camera_info"), settings.rectified),
+            self.scans,
+        )
+        undo(frames.give_up)
         # camera_info first: when both are ready, the executor takes the older subscription's.
-        info = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, qos)
-        undo(self.destroy_subscription, info)
+        self.hear(CameraInfo, "camera_info", frames.take_info)
         # The numbers in this event are wrong (Fast DDS 2.14); that it comes is right.
         lost = SubscriptionEventCallbacks(message_lost=lambda _: self.statistics.lost())
         try:
-            image = self.create_subscription(kind, topic, self._on_image, qos, event_callbacks=lost)
+            image = self.hear(kind, topic, frames.take_image, event_callbacks=lost)
         except UnsupportedEventTypeError:  # some middlewares do not tell
-            image = self.create_subscription(kind, topic, self._on_image, qos)
+            image = self.hear(kind, topic, frames.take_image)
         self._image_topic = image.topic_name
-        undo(self.destroy_subscription, image)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         timer = self.create_timer(settings.diagnostics_period, self._on_timer, clock=steady)
         undo(self.destroy_timer, timer)
+
+    def hear(self, kind: type, topic: str, callback: Callable, **options) -> Subscription:
+        """Subscribe to the newest message of a topic while active."""
+        profile = qos(self.settings.subscribe_reliability)
+        subscription = self.create_subscription(kind, topic, callback, profile, **options)
+        self._while_active.callback(self.destroy_subscription, subscription)
+        return subscription
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Leave the camera; the model stays loaded."""
@@ -133,76 +137,33 @@ class DepthNode(LifecycleNode):
         """Give back all that configuring and activating made."""
         self._while_active.close()
         self._while_configured.close()
-        self._publish_on.clear()
-        self.pipeline = self._outputs = None  # type: ignore[assignment]
-        self._decoded = None, None
+        self.pipeline = None  # type: ignore[assignment]
         return DONE
 
     on_shutdown = on_error = on_cleanup  # the base class registers them by these names
 
-    # Frames
+    # What the completion node does otherwise
 
-    def _on_camera_info(self, msg: CameraInfo) -> None:
-        image = self._stream.take_info(msg)
-        if image is not None:
-            self._on_frame(image)
+    def check_model(self) -> None:
+        """Refuse a model that this node cannot use.
 
-    def _on_image(self, msg: Image | CompressedImage) -> None:
-        self.statistics.frames_in += 1
-        self._give_up()
-        self._on_frame(msg)
+        Raises:
+            ValueError: saying which one it can.
+        """
+        if not self.pipeline.runtime.spec.metric:
+            raise ValueError(f"model: expected metric depth, {self.settings.model} is relative")
 
-    def _on_frame(self, msg: Image | CompressedImage) -> None:
-        topics = [
-            t for t, publisher in self._publish_on.items() if publisher.get_subscription_count()
-        ]
-        if not self.settings.enabled:
-            self.statistics.frames_disabled += 1
-        elif not topics:
-            self.statistics.frames_idle += 1
-        else:
-            try:
-                self._process(msg, topics)
-            except Rejected as error:
-                if not self._stream.wait(msg, error):
-                    self.statistics.drop(error)
-            except (ValueError, RuntimeError, cv2.error) as error:
-                self.statistics.drop(Rejected("inference_failed", str(error)))
-
-    def _process(self, msg: Image | CompressedImage, topics: list[str]) -> None:
-        """Convert, call, publish."""
-        stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
-        self.statistics.stamp(stamp_ns)
-        self._stream.camera()  # without one, decoding would be in vain
-        image = self._rgb_of(msg)
-        frame = Frame(image, self._stream.camera_of(image), None, stamp_ns)
-
-        depth_m = self.pipeline(frame).depth
-
-        outputs = self._outputs_for(self.pipeline.output_camera(frame.camera))
-        for topic in topics:
-            _, fill = OUTPUTS[topic]
-            message = fill(outputs, msg.header, depth_m, lambda: self.pipeline.rectify(frame))
-            self._publish_on[topic].publish(message)
-        self.statistics.published((self.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
-
-    def _rgb_of(self, msg: Image | CompressedImage) -> np.ndarray:
-        """The pixels of a message, decoded once even if it waits for its camera_info."""
-        if self._decoded[0] is not msg:
-            self._decoded = msg, RGB_FROM[type(msg)](msg)
-        return self._decoded[1]
-
-    def _outputs_for(self, camera: Camera) -> Outputs:
-        out = self._outputs
-        if out is None or out.camera is not camera or out.settings is not self.settings:
-            self._outputs = out = Outputs(camera, self.settings)
-        return out
-
-    def _give_up(self) -> None:
-        """Drop the image that waits for its camera_info, if there is one."""
-        error = self._stream.give_up()
-        if error is not None:
-            self.statistics.drop(error)
+    def statuses(self) -> list[DiagnosticStatus]:
+        """What diagnostics tell."""
+        runtime = self.pipeline.runtime
+        about = {
+            "image": self._image_topic,
+            "model": runtime.spec.name or runtime.path.stem,
+            "model_sha256": runtime.sha256,
+            "runtime": runtime.name,
+            "device": runtime.device,
+        }
+        return [self.statistics.status(f"{self.get_fully_qualified_name()}: frames", about)]
 
     # Everything else
 
@@ -220,35 +181,13 @@ class DepthNode(LifecycleNode):
         return response
 
     def _on_timer(self) -> None:
-        runtime, now = self.pipeline.runtime, self.get_clock().now().to_msg()
-        about = {
-            "image": self._image_topic,
-            "model": runtime.spec.name or runtime.path.stem,
-            "model_sha256": runtime.sha256,
-            "runtime": runtime.name,
-            "device": runtime.device,
-        }
-        name = f"{self.get_fully_qualified_name()}: frames"
-        self._diagnostics.publish(self.statistics.message(name, about, now))
+        message = DiagnosticArray(status=self.statuses())
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
 
-def _warm_up(pipeline: DepthPipeline) -> None:
-    """Run the network once: the first time is slow, and weights may be unusable.
-
-    Raises:
-        ValueError: when the answer has no finite value at all, as with diverged weights.
-    """
-    camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
-    optics = pipeline.optics(camera)
-    image, sparse = pipeline.prepare(Frame(np.zeros((480, 640, 3), np.uint8), camera), optics)
-    outputs = pipeline.runtime(image, optics.network.focal_px, sparse)
-    if not np.isfinite(outputs["depth"]).any():
-        path = pipeline.runtime.path
-        raise ValueError(f"model: expected depth in metres, {path.name} answers NaN or inf only")
-    pipeline.finish(outputs, optics)
-
-
-def _qos(reliability: str) -> QoSProfile:
+def qos(reliability: str) -> QoSProfile:
+    """Only the newest message is kept: stale frames are dropped by the middleware."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
 
 

@@ -7,12 +7,25 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mde_ros.nodes.convert import Rejected
 
 WARN_EVERY_S = 5.0
 LATEST_S = 10.0  # a longer latency is that of a stamp from another clock
+
+
+class Throttled:
+    """Calls `warn` with a text at most every few seconds for the same reason."""
+
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        self._warn, self._warned_at = warn, dict[str, float]()
+
+    def __call__(self, reason: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._warned_at.get(reason, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_at[reason] = now
+            self._warn(text)
 
 
 class Statistics:
@@ -35,9 +48,9 @@ class Statistics:
         self.loss_reports = self.stamp_jumps = self.stamp_implausible = 0
         self.dropped: Counter[str] = Counter()
         self.latencies_s: deque[float] = deque(maxlen=window)
-        self._warn, self._warned_at = warn, dict[str, float]()
+        self._tell = Throttled(warn)
         self._last_stamp_ns = 0
-        self._before = (time.monotonic(), 0, 0, 0, 0)  # what message() saw last
+        self._before = (time.monotonic(), 0, 0, 0, 0)  # what status() saw last
 
     def published(self, latency_s: float) -> None:
         """Count a frame that went out, and how long after its stamp."""
@@ -69,12 +82,6 @@ class Statistics:
             self._tell("stamp", f"stamps jumped back by {seconds:.3f} s; going on from there")
         self._last_stamp_ns = stamp_ns
 
-    def _tell(self, reason: str, text: str) -> None:
-        now = time.monotonic()
-        if now - self._warned_at.get(reason, -WARN_EVERY_S) >= WARN_EVERY_S:
-            self._warned_at[reason] = now
-            self._warn(text)
-
     def percentiles_ms(self) -> dict[str, float]:
         """p50, p95 and p99 of the stamp-to-publish latency; empty before the first frame."""
         if not self.latencies_s:
@@ -82,13 +89,12 @@ class Statistics:
         values = np.percentile(np.array(self.latencies_s) * 1e3, (50, 95, 99))
         return dict(zip(("p50", "p95", "p99"), values.tolist()))
 
-    def message(self, name: str, about: dict[str, str], stamp) -> DiagnosticArray:
-        """The counts as a diagnostics message; rate and level regard the time since the last one.
+    def status(self, name: str, about: dict[str, str]) -> DiagnosticStatus:
+        """The counts for /diagnostics; rate and level regard the time since the last call.
 
         Args:
-            name: of the status, the node's.
+            name: of the status.
             about: further values to tell; its image (topic) and device are needed.
-            stamp: builtin_interfaces Time of the message.
         """
         dropped = self.dropped.total()
         now = (time.monotonic(), self.frames_in, self.frames_out, dropped, self.loss_reports)
@@ -119,8 +125,13 @@ class Statistics:
             **{f"dropped.{reason}": str(n) for reason, n in sorted(self.dropped.items())},
             **about,
         }
-        status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=about["device"])
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = stamp
-        return message
+        return make_status(name, level, text, values, about["device"])
+
+
+def make_status(
+    name: str, level: bytes, text: str, values: dict[str, str], hardware_id: str
+) -> DiagnosticStatus:
+    """One status of /diagnostics."""
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware_id)
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return status

@@ -27,8 +27,9 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from mde_ros.config import NodeSettings
-from mde_ros.frame import Camera
-from mde_ros.nodes.convert import Outputs, rgb_from_image
+from mde_ros.frame import Camera, Prediction
+from mde_ros.nodes.convert import rgb_from_image
+from mde_ros.nodes.outputs import Outputs
 from mde_ros.nodes.process import dds_environment
 
 FEEDS = ("depth", "cloud", "fast", "fast_cloud")
@@ -243,14 +244,15 @@ def measure_messages(images: np.ndarray, focal_px: float, rounds: int = 100) -> 
     messages, info = make_messages(images[:1], focal_px)
     camera = Camera(info.width, info.height, info.k)
     depth = np.random.default_rng(0).uniform(0.5, 6, images.shape[1:3]).astype(np.float32)
+    prediction = Prediction(depth)
     rgb = images[0]
     outputs = Outputs(camera, NodeSettings())
     header = messages[0].header
     steps: dict[str, Callable[[], Any]] = {
         "image_to_rgb": lambda: rgb_from_image(messages[0]),
-        "depth_message": lambda: outputs.depth(header, depth, lambda: rgb),
-        "cloud_message": lambda: outputs.points(header, depth, lambda: rgb),
-        "colour_message": lambda: outputs.colour(header, depth, lambda: rgb),
+        "depth_message": lambda: outputs.depth(header, prediction, lambda: rgb),
+        "cloud_message": lambda: outputs.points(header, prediction, lambda: rgb),
+        "colour_message": lambda: outputs.colour(header, prediction, lambda: rgb),
     }
     spent: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(rounds + 5):

@@ -17,7 +17,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from mde_ros.nodes.depth_node import OUTPUTS, DepthNode
+from mde_ros.nodes.depth_node import DepthNode
+from mde_ros.nodes.outputs import OUTPUTS
 
 DEADLINE_S = 20.0
 
@@ -138,7 +139,7 @@ class Bench(Robot):
         for publisher in (self.image, self.info):
             self.until(publisher.get_subscription_count)
         for topic in topics:
-            self.until(node._publish_on[topic].get_subscription_count)
+            self.until(node.outputs._publishers[topic].get_subscription_count)
 
     def ask(self, client, request):
         """The answer of a service."""
@@ -151,7 +152,7 @@ class Bench(Robot):
         if info is not None:
             info.header.stamp = image.header.stamp
             self.info.publish(info)
-            self.until(lambda: self.depth._stream._info == info)
+            self.until(lambda: self.depth._frames.stream._info == info)
         taken = self.depth.statistics.frames_in
         self.image.publish(image)
         self.until(lambda: self.depth.statistics.frames_in > taken)

@@ -19,14 +19,15 @@ from std_srvs.srv import SetBool
 
 from mde_ros.config import PipelineSettings
 from mde_ros.frame import Frame
-from mde_ros.nodes import depth_node
+from mde_ros.nodes import camera_stream, depth_node
 from mde_ros.nodes.convert import camera_from_info
-from mde_ros.nodes.depth_node import OUTPUTS, UnsupportedEventTypeError
+from mde_ros.nodes.depth_node import UnsupportedEventTypeError
+from mde_ros.nodes.outputs import OUTPUTS
 from mde_ros.pipeline import DepthPipeline
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (48, 64, 3), np.uint8)
-DEPTH, INFO, POINTS, COLOUR = OUTPUTS
+TOPICS = DEPTH, INFO, POINTS, COLOUR = tuple(OUTPUTS)[:4]  # of a network without uncertainty
 
 
 def metres(msg: Image) -> np.ndarray:
@@ -66,10 +67,10 @@ def test_16uc1_is_the_depth_in_millimetres_and_zero_for_none(bench, ramp):
 
 
 def test_every_output_has_the_stamp_and_frame_of_its_image(bench, wall):
-    bench.start(wall, *OUTPUTS)
+    bench.start(wall, *TOPICS)
     for stamp_ns in (5_000_000_007, 6_123_456_789):
         image = image_message(RGB, stamp_ns, frame_id="front_optical")
-        for topic in OUTPUTS:
+        for topic in TOPICS:
             assert bench.answer(topic, image, info_message(64, 48)).header == image.header
 
 
@@ -146,12 +147,12 @@ def test_remapping_the_image_moves_its_compressed_topic_too(bench, wall):
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
 def test_outputs_have_the_reliability_asked_for_and_hold_one_message(bench, wall, reliability):
     bench.start(wall, publish_reliability=reliability)
-    for topic in OUTPUTS:
+    for topic in TOPICS:
         (info,) = bench.node.get_publishers_info_by_topic(topic)
         qos = info.qos_profile
         assert qos.reliability == ReliabilityPolicy[reliability.upper()]
         assert qos.durability == DurabilityPolicy.VOLATILE
-    for publisher in bench.depth._publish_on.values():
+    for publisher in bench.depth.outputs._publishers.values():
         assert publisher.qos_profile.depth == 1
         assert publisher.qos_profile.history == HistoryPolicy.KEEP_LAST
 
@@ -188,7 +189,7 @@ def test_when_nobody_listens_nothing_is_computed(bench, wall):
     assert (s.frames_in, s.frames_idle, s.frames_out, s.dropped) == (3, 3, 0, {})
 
 
-@pytest.mark.parametrize("topic", OUTPUTS)
+@pytest.mark.parametrize("topic", TOPICS)
 def test_only_the_message_somebody_listens_to_is_made(bench, wall, topic, monkeypatch):
     made = []
     for name, (kind, fill) in OUTPUTS.items():
@@ -285,8 +286,8 @@ def decoded(monkeypatch):
         stamps.append(msg.header.stamp.nanosec)
         return rgb_from(msg)
 
-    rgb_from = depth_node.RGB_FROM[Image]
-    monkeypatch.setitem(depth_node.RGB_FROM, Image, spy)
+    rgb_from = camera_stream.RGB_FROM[Image]
+    monkeypatch.setitem(camera_stream.RGB_FROM, Image, spy)
     return stamps
 
 
@@ -316,7 +317,7 @@ def test_an_image_does_not_take_the_camera_info_of_another_stamp_for_its_own(ben
 
 @pytest.mark.parametrize("info_first", [True, False])
 def test_a_new_image_size_in_mid_stream_is_followed_without_a_loss(bench, wall, info_first):
-    node = bench.start(wall, *OUTPUTS)
+    node = bench.start(wall, *TOPICS)
     for stamp, (height, width) in enumerate([(48, 64), (48, 64), (24, 32), (24, 32), (30, 50)]):
         image = image_message(RGB[:height, :width], stamp)
         info = info_message(width, height, stamp_ns=stamp)
@@ -325,7 +326,7 @@ def test_a_new_image_size_in_mid_stream_is_followed_without_a_loss(bench, wall, 
         else:
             bench.show(image)
             bench.info.publish(info)
-        for topic in OUTPUTS:
+        for topic in TOPICS:
             bench.until(lambda topic=topic, n=stamp + 1: len(bench.heard[topic]) == n)
             assert (bench.heard[topic][-1].width, bench.heard[topic][-1].height) == (width, height)
     assert not node.statistics.dropped

@@ -17,14 +17,14 @@ from robot import Robot, image_message, info_message, write_network
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
-from mde_ros.nodes.convert import Outputs, camera_from_info
-from mde_ros.nodes.depth_node import OUTPUTS
+from mde_ros.nodes.convert import camera_from_info
+from mde_ros.nodes.outputs import OUTPUTS, Outputs
 from mde_ros.nodes.process import PROFILE_VARIABLES
 from mde_ros.pipeline import DepthPipeline
 
 ROOT = Path(__file__).parents[2]
 RGB = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
-DEPTH, INFO, POINTS, COLOUR = OUTPUTS
+TOPICS = DEPTH, INFO, POINTS, COLOUR = tuple(OUTPUTS)[:4]  # of a network without uncertainty
 
 
 class Process(Robot):
@@ -85,27 +85,28 @@ def process(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tmp_path, stop):
     network = write_network(tmp_path / "net.onnx", per_red=0.06, metres=0.2, size=(100, 76))
-    process.listen(*OUTPUTS)
+    process.listen(*TOPICS)
     lens = info_message(160, 120, focal=140.0, D=[0.1, -0.02, 0.001, 0.0, 0.0])
     began = time.monotonic()
     child = process.start("-p", "autostart:=true", "-p", f"model:={network}")
     process.feed(lambda: process.heard[DEPTH], lens)
     first_depth_s = time.monotonic() - began
-    process.feed(lambda: all(process.heard[topic] for topic in OUTPUTS), lens)
+    process.feed(lambda: all(process.heard[topic] for topic in TOPICS), lens)
 
     settings = NodeSettings(model=str(network))
     pipeline = DepthPipeline(settings)
     camera = camera_from_info(lens)
     frame = Frame(RGB, camera)
-    depth_m = pipeline(frame).depth
+    prediction = pipeline(frame)
+    depth_m = prediction.depth
     expected = Outputs(camera.undistorted(), settings)
     depth = process.heard[DEPTH][0]
     values = np.frombuffer(depth.data, np.float32).reshape(120, 160)
     assert np.array_equal(np.isnan(values), depth_m == 0)
     assert np.array_equal(values[depth_m > 0].view(np.uint32), depth_m[depth_m > 0].view(np.uint32))
-    for topic, (_, fill) in OUTPUTS.items():
-        heard = process.heard[topic][0]
-        assert heard == fill(expected, heard.header, depth_m, lambda: pipeline.rectify(frame))
+    for topic in TOPICS:
+        heard, (_, fill) = process.heard[topic][0], OUTPUTS[topic]
+        assert heard == fill(expected, heard.header, prediction, lambda: pipeline.rectify(frame))
         assert heard.header.frame_id == "cam"
 
     assert first_depth_s < 15, "about 1 s on two quiet cores"
