@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from mde_ros.metrics import Aggregate, aggregate, depth_metrics, edge_metrics, sobel_magnitude
+from mde_ros.metrics import (
+    Aggregate,
+    aggregate,
+    depth_metrics,
+    edge_metrics,
+    sobel_magnitude,
+    uncertainty_metrics,
+)
 
 
 def loop_metrics(prediction, truth, strict=False):
@@ -173,3 +180,61 @@ def test_an_image_without_valid_pixels_counts_for_coverage_alone():
 def test_unknown_rule_is_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match="image, mean, pixel"):
         Aggregate("median")
+
+
+def test_pixels_beyond_one_block_count_as_those_of_the_first():
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(0.5, 8, (150, 151)).astype(np.float32)
+    prediction = (truth * rng.lognormal(0, 0.3, truth.shape)).astype(np.float32)
+    ours = depth_metrics(prediction, truth)
+    for name, value in loop_metrics(prediction, truth).items():
+        assert ours[name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_merged_aggregates_equal_one_over_all_images():
+    images = [{"rmse_m": 1.0 + i, "abs_rel": 0.1 * i, "pixels": 10.0 + i} for i in range(7)]
+    images[2] = {"coverage": 0.0, "pixels": 0.0}
+    for rule in ("image", "mean", "pixel"):
+        parts = [Aggregate(rule), Aggregate(rule)]
+        for i, values in enumerate(images):
+            parts[i >= 3].add(values)
+        parts[0].merge(parts[1].state())
+        assert parts[0].images == 7
+        assert parts[0].result() == pytest.approx(aggregate(images, rule), rel=1e-12)
+
+
+def gaussian_errors(n=40_000):
+    """Deviations, predictions and truths whose errors are as large as the deviations say."""
+    rng = np.random.default_rng(5)
+    sigma, truth = rng.uniform(0.05, 0.5, n), np.full(n, 2.0)
+    return sigma, truth + rng.normal(0, sigma), truth
+
+
+def test_honest_gaussian_deviations_hold_68_and_95_percent_of_the_errors():
+    m = uncertainty_metrics(*gaussian_errors())
+    assert m["within_1_sigma"] == pytest.approx(0.6827, abs=0.01)
+    assert m["within_2_sigma"] == pytest.approx(0.9545, abs=0.01)
+
+
+def test_sparsification_equals_its_definition_and_is_perfect_for_deviations_like_the_errors():
+    sigma, prediction, truth = gaussian_errors(500)
+    relative = abs(prediction - truth) / truth
+
+    def area(order):
+        """Mean over 50 steps of the mean error of what is left when the last ones are cut."""
+        left = [500 - 10 * i for i in range(50)]
+        return sum(relative[order][:n].mean() for n in left) / 50
+
+    ours = uncertainty_metrics(sigma, prediction, truth)
+    expected = area(np.argsort(sigma)) - area(np.argsort(relative))
+    assert ours["ause"] == pytest.approx(expected) and ours["ause"] > 0
+    assert ours["aurg"] == pytest.approx(relative.mean() - area(np.argsort(sigma)))
+    perfect = uncertainty_metrics(relative, prediction, truth)
+    assert perfect["ause"] == pytest.approx(0, abs=1e-12) and perfect["aurg"] > 0
+    assert uncertainty_metrics(-relative, prediction, truth) == {}
+
+
+def test_reversed_deviations_are_worse_than_chance():
+    sigma, prediction, truth = gaussian_errors()
+    assert uncertainty_metrics(1 - sigma, prediction, truth)["aurg"] < 0
+    assert uncertainty_metrics(sigma, prediction, truth)["aurg"] > 0

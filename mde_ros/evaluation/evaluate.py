@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mde_ros.config import PipelineSettings, as_dict, build, check, setting
+from mde_ros.evaluation.measure import ScoreSettings, counted
 from mde_ros.evaluation.pictures import (
     Model,
     Picture,
@@ -33,7 +34,7 @@ from mde_ros.evaluation.results import (
     versions,
     write_json,
 )
-from mde_ros.evaluation.score import Scorer, ScoreSettings, counted
+from mde_ros.evaluation.score import Scorer
 from mde_ros.pipeline import DepthPipeline
 
 
