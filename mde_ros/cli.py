@@ -294,7 +294,7 @@ def run_evaluate(a: argparse.Namespace) -> int:
     frames = {"last": a.last, "max_frames": a.max_frames, "score": given(score)}
     live = None
     if a.live:
-        from mde_ros.live import live_evaluation
+        from mde_ros.live.evaluation import live_evaluation
 
         live = live_evaluation(a.data, **given({"rate": a.rate}))
     elif a.rate is not None:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mde_ros.datasets import open_dataset
-from mde_ros.live import NAMESPACE, PARAMETERS, RECORDED, TRANSPORT, Arrived, Replay, bar, replay
+from mde_ros.live.replay import (
+    NAMESPACE,
+    PARAMETERS,
+    RECORDED,
+    TRANSPORT,
+    Arrived,
+    Replay,
+    bar,
+    replay,
+)
 
 OUTPUT = {
     **RECORDED,

@@ -33,7 +33,7 @@ from mde_ros.demo import DemoError, run_demo
 from mde_ros.evaluation.results import load_results
 from mde_ros.frame import Camera, Frame
 from mde_ros.isolation import ChildError
-from mde_ros.live import DEPTH, NAMESPACE, Arrived, Replay, replay
+from mde_ros.live.replay import DEPTH, NAMESPACE, Arrived, Replay, replay
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelError, sha256_of
 

@@ -1,111 +1,36 @@
-"""The node as it is deployed: frames are played through it over DDS, and what it says is recorded.
+"""Frames are played through the node over DDS, and what it publishes is recorded.
 
 Player and node are processes, in a ROS domain of their own. `mde demo` and `mde evaluate --live`
-stand on `replay`.
+stand on it.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mde_ros.config import as_dict
 from mde_ros.datasets import Dataset, Sample
 from mde_ros.frame import Frame, Prediction
 from mde_ros.isolation import Child, environment, own_domain
+from mde_ros.live.played import (
+    DIAGNOSTICS,
+    DIAGNOSTICS_TYPE,
+    LiveError,
+    dropped,
+    node_says,
+    topics_of,
+)
 
 NAMESPACE = "/mde"
-DEPTH, DIAGNOSTICS = f"{NAMESPACE}/depth/image_rect", "/diagnostics"
-RECORDED = {DEPTH: "sensor_msgs/msg/Image", DIAGNOSTICS: "diagnostic_msgs/msg/DiagnosticArray"}
+DEPTH = f"{NAMESPACE}/depth/image_rect"
+RECORDED = {DEPTH: "sensor_msgs/msg/Image", DIAGNOSTICS: DIAGNOSTICS_TYPE}
 PARAMETERS = {"diagnostics_period": 0.2, "use_sim_time": True, "autostart": True}
 TRANSPORT = "Fast DDS between processes"
 READY_LIMIT_S = 60.0
-
-
-class LiveError(ValueError):
-    """Frames cannot be played through the node; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class PlayedTopics:
-    """The topics of a bag or folder that a depth node needs, and their names when it is played.
-
-    Attributes:
-        image, camera_info: names in the bag.
-        kind: ROS type of the images.
-    """
-
-    image: str
-    camera_info: str
-    kind: str
-
-    @property
-    def transport(self) -> str:
-        """What the node calls image_transport."""
-        return "compressed" if self.kind.endswith("CompressedImage") else "raw"
-
-    @property
-    def base(self) -> str:
-        """The topic that the node's `image` is remapped to."""
-        from mde_ros.nodes.player import valid_name
-
-        compressed = self.transport == "compressed"
-        return valid_name(self.image.removesuffix("/compressed") if compressed else self.image)
-
-    @property
-    def heard(self) -> str:
-        """The topic that the images are published on."""
-        return f"{self.base}/compressed" if self.transport == "compressed" else self.base
-
-    @property
-    def heard_info(self) -> str:
-        """The topic that camera_info is published on."""
-        from mde_ros.nodes.player import valid_name
-
-        return valid_name(self.camera_info)
-
-    def player(self, source: str | Path, rate: float, folder_rate: float) -> list[str]:
-        """Module and arguments of the player, which waits for two listeners.
-
-        These are the node and who judges it: with either missing, the first frames would be lost.
-        """
-        out = ["mde_ros.nodes.player", str(source), "--no-progress"]
-        out += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
-        out += ["--wait-for", self.camera_info, "--wait-count", "2"]
-        return out + (
-            ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
-        )
-
-
-def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
-    """The topics of an opened Bag or FolderBag, and the stamps of all its images in their order.
-
-    Args:
-        source: as player.open_source opens it.
-        dataset: the same as a data set.
-
-    Raises:
-        LiveError: when the data set is not one bag.
-    """
-    from mde_ros.datasets.bag_file import FolderBag
-    from mde_ros.datasets.bag_messages import IMAGE_TOPIC, INFO_TOPIC
-
-    if isinstance(source, FolderBag):
-        topics = PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, source.topics[IMAGE_TOPIC].type)
-        return topics, [source.stamp(i) for i in range(len(dataset))]
-    chosen: Any = getattr(dataset, "topics", None)
-    if chosen is None:
-        raise LiveError(f"{source.path}: expected one bag or an RGB-D folder to be played")
-    kind = source.topics[chosen.image].type
-    topics = PlayedTopics(chosen.image, chosen.camera_info, kind)
-    return topics, dataset.stamps_ns()  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -134,33 +59,6 @@ class Replay:
         """Depth images per second of wall time, from the first to the last."""
         seconds = (max(self.logged_ns.values()) - min(self.logged_ns.values())) * 1e-9
         return (len(self.logged_ns) - 1) / seconds if seconds > 0 else None
-
-
-def dropped(diagnostics: Mapping[str, str], sent: int, came: int) -> dict[str, int]:
-    """Why images have no depth: the node's own reasons, and what never reached it or us.
-
-    Args:
-        diagnostics: what the node said of itself last.
-        sent: images that were played.
-        came: depth images that came back.
-    """
-    counts = {k: int(v) for k, v in diagnostics.items() if k.startswith(("frames_", "dropped."))}
-    out = {k.removeprefix("dropped."): n for k, n in counts.items() if k.startswith("dropped.")}
-    out["idle"] = counts.get("frames_idle", 0)
-    out["not received by the node"] = sent - counts.get("frames_in", 0)
-    out["not received from the node"] = counts.get("frames_out", 0) - came
-    return {reason: n for reason, n in out.items() if n > 0}
-
-
-def node_says(cdr: bytes, image_topic: str) -> dict[str, str]:
-    """What the node that hears these images tells in a message on /diagnostics, {} if nothing."""
-    from mde_ros.datasets.bag_messages import JAZZY
-
-    for status in JAZZY.deserialize_cdr(cdr, RECORDED[DIAGNOSTICS]).status:  # type: ignore[attr-defined]
-        values = {v.key: v.value for v in status.values}
-        if values.get("image") == image_topic:
-            return values
-    return {}
 
 
 def replay(
@@ -300,89 +198,6 @@ class Arrived:
             if stamp_ns(message.header) == frame.stamp_ns:
                 return Prediction(depth_metres(message))
         raise LiveError(f"{self._live.output}: no depth of stamp {frame.stamp_ns}")
-
-
-def difference(a_m: np.ndarray, b_m: np.ndarray) -> tuple[float, float]:
-    """Largest difference of two depth maps (H, W): metres, and as a share of the larger value."""
-    apart = np.abs(a_m - b_m)
-    return float(apart.max()), float((apart / np.maximum(np.maximum(a_m, b_m), 1e-9)).max())
-
-
-def measure_live(
-    source: str | Path, dataset: Dataset, pipeline: Any, rate: float = 1.0, progress: bool = True
-) -> dict[str, Any]:
-    """`mde evaluate --live`: a model in the real node, fed by a player at the bag's own rate.
-
-    Args:
-        source: path of a bag or RGB-D folder (10 frames a second); `dataset` is the same, opened.
-        pipeline: the DepthPipeline of the model; the node gets its settings.
-        rate: times as fast as recorded.
-        progress: show bars with the time left on stderr.
-
-    Returns:
-        `fps`, `latency_ms` from image sent to depth received, `frames_in`, `frames_out`, `dropped`
-        by reason, and over all frames that arrived the largest difference from what `pipeline` says
-        offline, `max_difference_m` and `max_relative_difference`, and how many are `identical`.
-
-    Raises:
-        ValueError: LiveError and what `replay` raises.
-    """
-    from mde_ros.evaluation.results import latency_summary
-
-    settings = {k: v for k, v in as_dict(pipeline.settings).items() if k != "model"}
-    model = str(pipeline.runtime.path)
-    with tempfile.TemporaryDirectory(prefix="mde_live_") as folder:
-        live = replay(
-            source, dataset, Path(folder), model, rate, parameters=settings, progress=progress
-        )
-        arrived = Arrived(dataset, live)
-        worst_m = worst = 0.0
-        identical = 0
-        with bar("live against offline", len(arrived), progress) as show:
-            for done, sample in enumerate(arrived):
-                show(done)
-                came_m = arrived.depth_of(sample.frame).depth
-                apart_m, apart = difference(came_m, pipeline(sample.frame).depth)
-                worst_m, worst = max(worst_m, apart_m), max(worst, apart)
-                identical += apart_m == 0
-    return {
-        "rate": rate,
-        "fps": live.fps(),
-        "latency_ms": latency_summary(list(live.latency_ms.values())),
-        "frames_in": len(live.stamps_ns),
-        "frames_out": len(arrived),
-        "dropped": live.dropped(),
-        "max_difference_m": worst_m,
-        "max_relative_difference": worst,
-        "identical": identical,
-        "node": {**PARAMETERS, "transport": TRANSPORT},
-    }
-
-
-def live_evaluation(
-    source: str | Path, rate: float = 1.0, progress: bool = True
-) -> Callable[[Any, Mapping[str, Any], dict[str, Any]], None]:
-    """What run_evaluate calls to measure every model live too, one after the other.
-
-    The numbers go into `results`: each model's entry gets "live", see measure_live, and the
-    results that of the first.
-
-    Raises:
-        ValueError: when the source cannot be played.
-    """
-    from mde_ros.nodes.player import open_source
-
-    if not rate > 0:
-        raise LiveError(f"rate: expected more than 0, got {rate}")
-    open_source(source).close()
-
-    def measure(dataset: Any, pipelines: Mapping[str, Any], results: dict[str, Any]) -> None:
-        for entry in results["models"]:
-            pipeline = pipelines[entry["name"]]
-            entry["live"] = measure_live(source, dataset, pipeline, rate, progress)
-            results.setdefault("live", entry["live"])
-
-    return measure
 
 
 @contextmanager

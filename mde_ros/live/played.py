@@ -1,0 +1,118 @@
+"""What is played to a node: its topics, and what the node tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mde_ros.datasets import Dataset
+
+DIAGNOSTICS, DIAGNOSTICS_TYPE = "/diagnostics", "diagnostic_msgs/msg/DiagnosticArray"
+
+
+class LiveError(ValueError):
+    """Frames cannot be played through the node; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class PlayedTopics:
+    """The topics of a bag or folder that a depth node needs, and their names when it is played.
+
+    Attributes:
+        image, camera_info: names in the bag.
+        kind: ROS type of the images.
+    """
+
+    image: str
+    camera_info: str
+    kind: str
+
+    @property
+    def transport(self) -> str:
+        """What the node calls image_transport."""
+        return "compressed" if self.kind.endswith("CompressedImage") else "raw"
+
+    @property
+    def base(self) -> str:
+        """The topic that the node's `image` is remapped to."""
+        from mde_ros.nodes.player import valid_name
+
+        compressed = self.transport == "compressed"
+        return valid_name(self.image.removesuffix("/compressed") if compressed else self.image)
+
+    @property
+    def heard(self) -> str:
+        """The topic that the images are published on."""
+        return f"{self.base}/compressed" if self.transport == "compressed" else self.base
+
+    @property
+    def heard_info(self) -> str:
+        """The topic that camera_info is published on."""
+        from mde_ros.nodes.player import valid_name
+
+        return valid_name(self.camera_info)
+
+    def player(self, source: str | Path, rate: float, folder_rate: float) -> list[str]:
+        """Module and arguments of the player, which waits for two listeners.
+
+        These are the node and who judges it: with either missing, the first frames would be lost.
+        """
+        out = ["mde_ros.nodes.player", str(source), "--no-progress"]
+        out += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
+        out += ["--wait-for", self.camera_info, "--wait-count", "2"]
+        return out + (
+            ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
+        )
+
+
+def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
+    """The topics of an opened Bag or FolderBag, and the stamps of all its images in their order.
+
+    Args:
+        source: as player.open_source opens it.
+        dataset: the same as a data set.
+
+    Raises:
+        LiveError: when the data set is not one bag.
+    """
+    from mde_ros.datasets.bag_file import FolderBag
+    from mde_ros.datasets.bag_messages import IMAGE_TOPIC, INFO_TOPIC
+
+    if isinstance(source, FolderBag):
+        topics = PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, source.topics[IMAGE_TOPIC].type)
+        return topics, [source.stamp(i) for i in range(len(dataset))]
+    chosen: Any = getattr(dataset, "topics", None)
+    if chosen is None:
+        raise LiveError(f"{source.path}: expected one bag or an RGB-D folder to be played")
+    kind = source.topics[chosen.image].type
+    topics = PlayedTopics(chosen.image, chosen.camera_info, kind)
+    return topics, dataset.stamps_ns()  # type: ignore[attr-defined]
+
+
+def dropped(diagnostics: Mapping[str, str], sent: int, came: int) -> dict[str, int]:
+    """Why images have no depth: the node's own reasons, and what never reached it or us.
+
+    Args:
+        diagnostics: what the node said of itself last.
+        sent: images that were played.
+        came: depth images that came back.
+    """
+    counts = {k: int(v) for k, v in diagnostics.items() if k.startswith(("frames_", "dropped."))}
+    out = {k.removeprefix("dropped."): n for k, n in counts.items() if k.startswith("dropped.")}
+    out["idle"] = counts.get("frames_idle", 0)
+    out["not received by the node"] = sent - counts.get("frames_in", 0)
+    out["not received from the node"] = counts.get("frames_out", 0) - came
+    return {reason: n for reason, n in out.items() if n > 0}
+
+
+def node_says(cdr: bytes, image_topic: str) -> dict[str, str]:
+    """What the node that hears these images tells in a message on /diagnostics, {} if nothing."""
+    from mde_ros.datasets.bag_messages import JAZZY
+
+    for status in JAZZY.deserialize_cdr(cdr, DIAGNOSTICS_TYPE).status:  # type: ignore[attr-defined]
+        values = {v.key: v.value for v in status.values}
+        if values.get("image") == image_topic:
+            return values
+    return {}
