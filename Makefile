@@ -15,7 +15,7 @@ $(STAMP): setup.py constraints.txt
 	  || { echo "mde_ros needs Python 3.10, 3.11 or 3.12; found $$($(PYTHON) --version). Set PYTHON=."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0 'setuptools<80' wheel
-	$(PIP) install -c constraints.txt -e '.[ros,training,report,sim,dev]'
+	$(PIP) install -c constraints.txt -e '.[ros,training,report,sim,datasets,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)

@@ -58,6 +58,7 @@ setup(
         "training": ["torch", "safetensors", "onnx", "lightning-fabric"],
         "report": ["matplotlib", "jinja2"],
         "sim": ["mujoco>=3.3.4,<4"],
+        "datasets": ["h5py", "scipy"],
         "openvino": ["openvino"],
         "dev": [
             "pytest",

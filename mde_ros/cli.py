@@ -56,6 +56,8 @@ def extra_for(module: str | None) -> str:
         "jinja2": "report",
         "matplotlib": "report",
         "mujoco": "sim",
+        "h5py": "datasets",
+        "scipy": "datasets",
     }
     # What every installation has, unless ROS installed the package and not pip.
     packages = {
