@@ -83,20 +83,25 @@ def find_reader(path: Path) -> Callable[..., Dataset]:
         from mde_ros.datasets.rgbd_folder import RgbdFolder, RgbdFolders
 
         return RgbdFolder if (path / "rgb").is_dir() else RgbdFolders
-    if path.is_dir():
-        from mde_ros.datasets import images, kitti
+    from mde_ros.datasets import kitti, nyu
 
-        if kitti.layout_of(path):
-            return kitti.Kitti
-        return images.ImageFolder
+    if kitti.layout_of(path):
+        return kitti.Kitti
+    if reader := nyu.reader_of(path):
+        return reader
+    if path.is_dir():
+        from mde_ros.datasets.images import ImageFolder
+
+        return ImageFolder
     raise DatasetError(
         f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
-        " intrinsics.json, a folder of such folders, KITTI, or a folder of images"
+        " intrinsics.json, a folder of such folders, a folder of KITTI, NYU-v2 (.mat, .csv or a"
+        " folder of .h5), or a folder of images"
     )
 
 
 def open_dataset(path: str | Path, **options: Any) -> Dataset:
-    """The data set at a path: a bag, an RGB-D folder, simulated clips, KITTI, a folder of images.
+    """The data set at a path: a bag, RGB-D, simulated clips, KITTI, NYU-v2, a folder of images.
 
     Args:
         options: of the reader, such as the topics of a bag.
