@@ -331,6 +331,19 @@ def test_any_number_of_lines_is_taken_and_each_changes_the_answer(name):
     assert not any(same(a, b) for a, b in pairwise(answers))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["completion_mobilenet_v2", "s2d_resnet18"])
+def test_completion_in_half_precision_as_on_a_gpu_stays_within_two_percent(planted, name):
+    network, image = planted(name), torch.randn(1, 3, 64, 96)
+    sparse = lines(40)
+    exact = network(image, sparse)
+    rough = network.half()(image.half(), sparse.half())
+    if isinstance(exact, torch.Tensor):
+        exact, rough = (exact,), (rough,)
+    for a, b in zip(rough, exact):
+        assert (a.float() - b).abs().max() < 0.02 * b.abs().max()
+
+
 @pytest.mark.parametrize("name", S2D)
 def test_imagenet_weights_load_into_the_image_part_of_a_completion_encoder(name):
     network = make_network(name)

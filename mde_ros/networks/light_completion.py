@@ -73,7 +73,7 @@ class LightCompletion(FastNet):
         log_sparse = _mean(torch.log(sparse.float().clamp(min=1e-3)), known, 2)
         error = (log_sparse - log_mono) * seen
 
-        median, shift, agreement = self._carry(features.float(), log_mono, error, seen)
+        median, shift, agreement = self._carry(features, log_mono, error, seen)
         correction = F.interpolate(shift, scale_factor=4.0, mode="bilinear")
 
         left = _mean(error - correction, seen, 2)  # what is still wrong at the points
@@ -81,10 +81,8 @@ class LightCompletion(FastNet):
         level = F.avg_pool2d(log_mono, 2) - log_mono.mean((2, 3), keepdim=True)
         hints = torch.cat([shift - median, agreement], 1)
         hints = F.interpolate(hints, scale_factor=2.0, mode="bilinear")
-        refined = self.head(
-            self.local(self.mix(torch.cat([features, hints, left, found, level], 1)))
-        )
-        refined = refined.float()
+        mixed = torch.cat([features, hints, left, found, level], 1).to(features.dtype)
+        refined = self.head(self.local(self.mix(mixed))).float()
         beside = F.pixel_shuffle(refined[:, :4], 2) * seen.amax((2, 3), keepdim=True)
 
         log_depth = (log_mono + correction + beside).clamp(*LOG_RANGE)
@@ -103,7 +101,8 @@ class LightCompletion(FastNet):
         error = torch.where(filled, error - median, 0).flatten(2)  # (N, 1, K)
 
         at_points = F.avg_pool2d(seen, 2)
-        key = self.key(_mean(features, at_points, CELL_OF_QUARTER)).flatten(2).float()
+        key_maps = _mean(features.float(), at_points, CELL_OF_QUARTER).to(features.dtype)
+        key = self.key(key_maps).flatten(2).float()
         key_place = self._place(seen, log_mono, CELL_OF_HALF)
         query_maps = F.avg_pool2d(features, 2)
         query = self.query(query_maps).flatten(2).float()
