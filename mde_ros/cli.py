@@ -128,6 +128,12 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
     flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
+    flag = command("watch", run_watch, "score a running node's depth while its bag is played")
+    flag("data", metavar="DATA", help="the bag or RGB-D folder that is played")
+    flag("--listen", default="/depth/image_rect", metavar="TOPIC", help="the node's depth")
+    topic_flags(flag)
+    flag("--json", metavar="FILE", help="write results.json here at the end (- for stdout)")
+
     flag = command("report", run_report, "turn results.json files into one HTML page")
     flag("results", nargs="+", metavar="RESULTS.json")
     flag("--output", default="report.html", metavar="FILE")
@@ -311,6 +317,12 @@ def run_evaluate(a: argparse.Namespace) -> int:
         topics=topics_of(a),
         live=live,
     )
+
+
+def run_watch(a: argparse.Namespace) -> int:
+    from mde_ros.live.watch import run_watch as run
+
+    return run(a.data, a.listen, json_path=a.json, topics=topics_of(a))
 
 
 def topics_of(a: argparse.Namespace) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,19 +92,26 @@ def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
     return topics, dataset.stamps_ns()  # type: ignore[attr-defined]
 
 
-def dropped(diagnostics: Mapping[str, str], sent: int, came: int) -> dict[str, int]:
+def counts_of(diagnostics: Mapping[str, str]) -> Counter[str]:
+    """What the node counts of its frames."""
+    counted = ("frames_", "dropped.")
+    return Counter({k: int(v) for k, v in diagnostics.items() if k.startswith(counted)})
+
+
+def dropped(counts: Counter[str], sent: int, came: int) -> dict[str, int]:
     """Why images have no depth: the node's own reasons, and what never reached it or us.
 
     Args:
-        diagnostics: what the node said of itself last.
+        counts: of the node, since the first image; none if it has told nothing.
         sent: images that were played.
         came: depth images that came back.
     """
-    counts = {k: int(v) for k, v in diagnostics.items() if k.startswith(("frames_", "dropped."))}
+    if not counts:
+        return {"the node does not tell": sent - came} if sent > came else {}
     out = {k.removeprefix("dropped."): n for k, n in counts.items() if k.startswith("dropped.")}
-    out["idle"] = counts.get("frames_idle", 0)
-    out["not received by the node"] = sent - counts.get("frames_in", 0)
-    out["not received from the node"] = counts.get("frames_out", 0) - came
+    out["idle"] = counts["frames_idle"]
+    out["not received by the node"] = sent - counts["frames_in"]
+    out["not received from the node"] = counts["frames_out"] - came
     return {reason: n for reason, n in out.items() if n > 0}
 
 

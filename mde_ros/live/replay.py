@@ -20,6 +20,7 @@ from mde_ros.live.played import (
     DIAGNOSTICS,
     DIAGNOSTICS_TYPE,
     LiveError,
+    counts_of,
     dropped,
     node_says,
     topics_of,
@@ -53,7 +54,7 @@ class Replay:
 
     def dropped(self) -> dict[str, int]:
         """Why images have no depth, see `dropped`."""
-        return dropped(self.diagnostics, len(self.stamps_ns), len(self.logged_ns))
+        return dropped(counts_of(self.diagnostics), len(self.stamps_ns), len(self.logged_ns))
 
     def fps(self) -> float | None:
         """Depth images per second of wall time, from the first to the last."""
