@@ -2,13 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mde_ros.checkpoint import Checkpoint, CheckpointError, load, read_tensors, save, write_tensors
+from mde_ros.config import PipelineSettings
+from mde_ros.export import export
+from mde_ros.frame import Camera, Frame
 from mde_ros.networks import make_network
 from mde_ros.networks.lifelong import HEIRS
+from mde_ros.pipeline import DepthPipeline
+from mde_ros.runtime import load_runtime
 
 LIGHT = "lifelong_mobilenet_v2"
 
@@ -133,3 +139,57 @@ def test_checkpoint_whose_options_make_no_network_is_refused(tmp_path, options):
     write_tensors(path, tensors, header | {"options": options})
     with pytest.raises(CheckpointError, match=r"model\.safetensors: "):
         load(path)
+
+
+@pytest.fixture(scope="module")
+def exported(planted, tmp_path_factory):
+    """(checkpoint, ONNX) of a light one with three domains; their means are the fused maps of a
+    dark, a grey and a bright image."""
+    path = tmp_path_factory.mktemp("lifelong") / "model.safetensors"
+    network = planted(LIGHT)
+    with torch.inference_mode():
+        images = (torch.full((1, 3, 64, 96), level) for level in (-2.0, 0.0, 2.0))
+        means = [network.features(x)[0] for x in images]
+    network.set_mean(0, means[0])
+    for i, mean in enumerate(means[1:]):
+        network.grow(0, mean)
+        network.heads[-1].depth.bias.data.add_(0.5 * (i + 1))
+    spec = {"focal_px": 250.0, "pixels": 96 * 64, "domains": ["dark", "grey", "bright"]}
+    save(path, Checkpoint(LIGHT, network, spec))
+    export(path, path.with_suffix(".onnx"))
+    return path, path.with_suffix(".onnx")
+
+
+@pytest.mark.parametrize("size", [(64, 96), (97, 131)])
+def test_onnx_chooses_the_domain_that_torch_does_and_gives_the_same_maps(exported, size):
+    a, b = (load_runtime(str(path), device="cpu", threads=1) for path in exported)
+    assert a.spec.domains == b.spec.domains == ("dark", "grey", "bright")
+    for level in (10, 115, 235):
+        image = np.full((*size, 3), level, np.uint8)
+        one, two = a(image, 300.0), b(image, 300.0)
+        assert set(one) == set(two)
+        for name, value in one.items():
+            assert two[name] == pytest.approx(value, rel=1e-3), name
+        domain = int(one["distances"].argmin())
+        assert two["domain"] == one["domain"] == domain and two["domain"].dtype == np.int64
+        assert np.array_equal(two["depth"], two["depth_each"][domain])
+        assert np.array_equal(two["uncertainty"], two["uncertainty_each"][domain])
+    ratios = two["depth_each"][1:] / two["depth_each"][0]
+    assert ratios == pytest.approx(np.exp([0.5, 1.0])[:, None, None] * np.ones_like(ratios), 1e-3)
+
+
+def test_linked_onnx_of_several_domains_computes_the_same(exported, tmp_path):
+    loaded = load(exported[0])
+    save(tmp_path / "m.safetensors", loaded, half=True)
+    assert export(tmp_path / "m.safetensors", tmp_path / "m.onnx", linked=True) < 1e-3
+    assert (tmp_path / "m.onnx").stat().st_size < 0.1 * exported[1].stat().st_size
+
+
+def test_pipeline_names_the_domain_of_each_frame_and_keeps_to_the_one_it_is_told(exported):
+    camera = Camera(96, 64, np.array([[90, 0, 47.5], [0, 90, 31.5], [0, 0, 1.0]]))
+    frames = [Frame(np.full((64, 96, 3), v, np.uint8), camera) for v in (10, 115, 235)]
+    chosen = [DepthPipeline(PipelineSettings(model=str(exported[1])))(f) for f in frames]
+    assert [p.domain for p in chosen] == ["dark", "grey", "bright"]
+    assert all(p.uncertainty.shape == (64, 96) and p.domain_distance < 0.1 for p in chosen)
+    told = DepthPipeline(PipelineSettings(model=str(exported[1]), domain="grey"))
+    assert [told(f).domain for f in frames] == ["grey"] * 3
