@@ -83,10 +83,14 @@ def find_reader(path: Path) -> Callable[..., Dataset]:
         from mde_ros.datasets.rgbd_folder import RgbdFolder, RgbdFolders
 
         return RgbdFolder if (path / "rgb").is_dir() else RgbdFolders
-    from mde_ros.datasets import kitti, nyu
+    from mde_ros.datasets import cityscapes, kitti, nyu, scannet
 
     if kitti.layout_of(path):
         return kitti.Kitti
+    if cityscapes.is_cityscapes(path):
+        return cityscapes.Cityscapes
+    if scannet.is_scannet(path):
+        return scannet.ScanNet
     if reader := nyu.reader_of(path):
         return reader
     if path.is_dir():
@@ -95,13 +99,13 @@ def find_reader(path: Path) -> Callable[..., Dataset]:
         return ImageFolder
     raise DatasetError(
         f"{path}: expected a bag ({', '.join(BAG_SUFFIXES)}), a folder with rgb/, depth/ and"
-        " intrinsics.json, a folder of such folders, a folder of KITTI, NYU-v2 (.mat, .csv or a"
-        " folder of .h5), or a folder of images"
+        " intrinsics.json, a folder of such folders, of images, of KITTI, Cityscapes or ScanNet, or"
+        " NYU-v2 (.mat, .csv or a folder of .h5)"
     )
 
 
 def open_dataset(path: str | Path, **options: Any) -> Dataset:
-    """The data set at a path: a bag, RGB-D, simulated clips, KITTI, NYU-v2, a folder of images.
+    """The data set at a path: a bag, RGB-D, simulated clips, a published set, a folder of images.
 
     Args:
         options: of the reader, such as the topics of a bag.

@@ -62,3 +62,13 @@ def read_depth(path: Path, size: tuple[int, int], per_m: float = 1000) -> np.nda
         unit = "millimetres" if per_m == 1000 else f"1/{per_m:g} metres"
         raise DatasetError(f"{path}: expected a uint16 PNG of {size} {unit}, got {found}")
     return depth.astype(np.float32) / np.float32(per_m)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file.
+
+    Raises:
+        DatasetError: when it is missing or cannot be decoded.
+    """
+    height, width = read_rgb(path).shape[:2]
+    return width, height

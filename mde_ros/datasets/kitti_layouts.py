@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mde_ros.datasets import DatasetError
-from mde_ros.datasets.image_files import read_rgb
+from mde_ros.datasets.image_files import image_size
 from mde_ros.datasets.kitti_files import (
     Rig,
     from_rectified,
@@ -99,7 +99,7 @@ def selection_shots(path: Path) -> list[Shot]:
     Files are called DRIVE_image_INDEX_image_02.png and alike, or INDEX.png in the test sets.
     """
     images, shots = _images(path / "image"), []
-    height, width = read_rgb(images[0]).shape[:2]
+    width, height = image_size(images[0])
     for i, image in enumerate(images):
         intrinsics = path / "intrinsics" / f"{image.stem}.txt"
         try:
@@ -137,7 +137,7 @@ def odometry_shots(path: Path, sequences: Sequence[str] | None) -> list[Shot]:
         if "Tr" in numbers:
             T = np.vstack([matrix(numbers, "Tr", calibration, 3, 4), [0, 0, 0, 1]])
             T_camera_velo = from_rectified(P) @ T
-        height, width = read_rgb(images[0]).shape[:2]
+        width, height = image_size(images[0])
         rig = Rig(Camera(width, height, P[:, :3]), T_camera_velo)
         try:
             stamps = np.rint(np.loadtxt(times, ndmin=1) * 1e9).astype(np.int64).tolist()
