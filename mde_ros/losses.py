@@ -169,4 +169,17 @@ def line_ranking_loss(
     return masked_mean(loss, usable.expand_as(loss))
 
 
+def consistency_loss(prediction: Tensor, s: Tensor, old_prediction: Tensor, old_s: Tensor) -> Tensor:
+    """ℓ_cons = mean(|ŷ - ŷ'|/med(ŷ') + |s - s'|/med(s')) of Hu et al., TNNLS (METHODS 4, eq. 3).
+
+    0 when the new model says what the old one does. Nothing is masked, for the old model has an
+    answer everywhere. The medians are those of the batch; that of s', which may be 0 or below, is
+    taken by magnitude and as 1 at least [OURS].
+    """
+    depth_scale = old_prediction.median().clamp(min=1e-3)
+    s_scale = old_s.median().abs().clamp(min=1.0)
+    depth_change = (prediction - old_prediction).abs().mean() / depth_scale
+    return depth_change + (s - old_s).abs().mean() / s_scale
+
+
 LOSSES = {"three_term": three_term, "log_depth": log_depth}

@@ -172,6 +172,21 @@ def test_uncertainty_loss_with_medians_per_image_regards_neither_image_s_scale(d
     assert loss(depth.flip(2) * factors, depth * factors) == pytest.approx(expected, rel=1e-4)
 
 
+def test_consistency_loss_is_zero_where_nothing_changed_and_its_formula_elsewhere(depth):
+    """Depth 10 % larger and s larger by 0.6: 0.1 · mean/median + 0.6 / |median of s'|."""
+    s = torch.full_like(depth, -3.0)
+    assert losses.consistency_loss(depth, s, depth, s).item() == 0
+    loss = losses.consistency_loss(1.1 * depth, s + 0.6, depth, s)
+    expected = 0.1 * depth.mean().item() / depth.flatten().sort().values[(depth.numel() - 1) // 2]
+    assert loss.item() == pytest.approx(float(expected) + 0.6 / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("median", [0.0, 0.5, -0.5])
+def test_consistency_loss_is_not_blown_up_by_an_uncertainty_around_zero(depth, median):
+    s = torch.full_like(depth, median)
+    assert losses.consistency_loss(depth, s + 1, depth, s).item() == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_uncertainty_loss_and_its_gradients_leave_out_what_was_not_measured(depth, garbage):
     truth, hole = depth.clone(), torch.zeros_like(depth, dtype=torch.bool)
