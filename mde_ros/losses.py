@@ -169,7 +169,9 @@ def line_ranking_loss(
     return masked_mean(loss, usable.expand_as(loss))
 
 
-def consistency_loss(prediction: Tensor, s: Tensor, old_prediction: Tensor, old_s: Tensor) -> Tensor:
+def consistency_loss(
+    prediction: Tensor, s: Tensor, old_prediction: Tensor, old_s: Tensor
+) -> Tensor:
     """ℓ_cons = mean(|ŷ - ŷ'|/med(ŷ') + |s - s'|/med(s')) of Hu et al., TNNLS (METHODS 4, eq. 3).
 
     0 when the new model says what the old one does. Nothing is masked, for the old model has an
