@@ -60,6 +60,8 @@ setup(
         "sim": ["mujoco>=3.3.4,<4"],
         "datasets": ["h5py", "scipy"],
         "openvino": ["openvino"],
+        "view": ["rerun-sdk>=0.41"],
+        "docs": ["mkdocs-material>=9.6"],
         "dev": [
             "pytest",
             "pytest-timeout",

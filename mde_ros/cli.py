@@ -56,6 +56,8 @@ def extra_for(module: str | None) -> str:
         "jinja2": "report",
         "matplotlib": "report",
         "mujoco": "sim",
+        "rerun": "view",
+        "rerun_cli": "view",
         "h5py": "datasets",
         "scipy": "datasets",
     }
@@ -137,6 +139,14 @@ def make_parser() -> argparse.ArgumentParser:
     flag = command("report", run_report, "turn results.json files into one HTML page")
     flag("results", nargs="+", metavar="RESULTS.json")
     flag("--output", default="report.html", metavar="FILE")
+
+    flag = command("view", run_view, "show recordings in rerun, all on one time line")
+    flag("data", nargs="+", metavar="DATA", help="bags (output.mcap of the demo, too), RGB-D folders")
+    flag("--model", help="shipped name or file, whose prediction is shown too")
+    flag("--max-frames", type=int, default=0, metavar="N", help="at most N of each, evenly spread")
+    flag("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")
+    flag("--screenshot", metavar="FILE.png", help="draw the last frame as the viewer shows it")
+    topic_flags(flag)
 
     flag = command("benchmark", run_benchmark, "measure network, pipeline and node on this machine")
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
@@ -344,6 +354,19 @@ def run_report(a: argparse.Namespace) -> int:
     from mde_ros.evaluation.report import run_report as run
 
     return run(a.results, output=a.output)
+
+
+def run_view(a: argparse.Namespace) -> int:
+    from mde_ros.view import run_view as run
+
+    return run(
+        a.data,
+        model=a.model,
+        save=a.save,
+        screenshot=a.screenshot,
+        max_frames=a.max_frames,
+        topics=topics_of(a),
+    )
 
 
 def run_benchmark(a: argparse.Namespace) -> int:

@@ -113,6 +113,7 @@ def failing(monkeypatch, error):
 REMEDIES = {
     "rclpy": "source a ROS 2 installation, or install mde_ros[ros]",
     "lightning_utilities.core": "install mde_ros[training]",
+    "rerun": "install mde_ros[view]",
     "cv2": "pip install opencv-python-headless",
     "rosbags.highlevel": "pip install rosbags",
     "rosbags.image.image": "pip install rosbags-image",

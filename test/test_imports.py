@@ -40,6 +40,7 @@ TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights", "isolatio
 TABLE["reproduce"] = {"training", "evaluation", "simulation", "datasets"}
 # The node over DDS, and the commands so large that they have modules of their own.
 TABLE["live"] = {"nodes", "datasets", "runtime", "evaluation", "isolation", *CORE}
+TABLE["view"] = {"datasets", "pipeline", "evaluation", *CORE}
 TABLE["demo"] = set(TABLE)
 TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()
