@@ -11,16 +11,18 @@ import sys
 import typing
 from pathlib import Path
 
-from mde_ros.config import NodeSettings
+from mde_ros.config import CompletionSettings, NodeSettings
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def parameters_table() -> str:
-    """One row per ROS parameter of the depth node."""
-    hints = typing.get_type_hints(NodeSettings)
+def parameters_table(settings: type, without: type | None = None) -> str:
+    """One row per ROS parameter of a node, without those that are the same in another."""
+    hints, fields = typing.get_type_hints(settings), dataclasses.fields(settings)
+    known = [(f.name, f.default) for f in dataclasses.fields(without)] if without else []
     rows = ["| parameter | default | | may change while running |", "|---|---|---|---|"]
-    for f in sorted(dataclasses.fields(NodeSettings), key=lambda f: not f.metadata["live"]):
+    fields = [f for f in fields if (f.name, f.default) not in known]
+    for f in sorted(fields, key=lambda f: not f.metadata["live"]):
         default = str(f.default).lower() if hints[f.name] is bool else f.default
         about, choices = f.metadata["help"], f.metadata["choices"]
         if choices and not all(str(c) in about for c in choices):
@@ -31,7 +33,10 @@ def parameters_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"parameters": parameters_table}
+TABLES = {
+    "parameters": lambda: parameters_table(NodeSettings),
+    "completion parameters": lambda: parameters_table(CompletionSettings, NodeSettings),
+}
 
 
 def updated(text: str) -> str:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
-from mde_ros.config import NodeSettings, as_dict
+from mde_ros.config import CompletionSettings, NodeSettings, as_dict
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,9 +23,12 @@ def test_the_readmes_tables_are_those_of_the_code():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_example_parameter_file_states_the_defaults():
-    given = yaml.safe_load((ROOT / "config" / "depth.yaml").read_text())["/**"]["ros__parameters"]
-    defaults = as_dict(NodeSettings())
+@pytest.mark.parametrize(
+    ("name", "settings"), [("depth", NodeSettings()), ("completion", CompletionSettings())]
+)
+def test_the_example_parameter_files_state_the_defaults(name, settings):
+    given = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())["/**"]["ros__parameters"]
+    defaults = as_dict(settings)
     assert given == {name: defaults[name] for name in given}
 
 

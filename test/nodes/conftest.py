@@ -14,7 +14,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"  # tests in one process meet
 os.environ.update(dds_environment())
 sys.path.append(str(Path(__file__).parent))  # for robot.py: test folders are no packages
 
-from robot import Bench, write_network
+from robot import Bench, CompletionBench, write_completion, write_network
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,13 @@ def bench():
 
 
 @pytest.fixture
+def completion_bench():
+    bench = CompletionBench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
 def wall(tmp_path):
     """A network that sees a wall at 2 m, whatever the image."""
     return write_network(tmp_path / "wall.onnx")
@@ -39,3 +46,9 @@ def wall(tmp_path):
 def ramp(tmp_path):
     """A network whose depth is the red value in decimetres, pixel by pixel for 64x48 images."""
     return write_network(tmp_path / "ramp.onnx", per_red=0.1, metres=0.0, size=(64, 48))
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A completion network that says what points it got, and 9 m where it got none."""
+    return write_completion(tmp_path / "echo.onnx")

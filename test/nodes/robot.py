@@ -15,8 +15,9 @@ from onnx import TensorProto, helper
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 
+from mde_ros.nodes.completion_node import CompletionNode
 from mde_ros.nodes.depth_node import DepthNode
 from mde_ros.nodes.outputs import OUTPUTS
 
@@ -47,6 +48,34 @@ def write_network(path: Path, per_red: float = 0.0, metres: float = 2.0, size=No
     return path
 
 
+def write_completion(path: Path, gain: float = 1.0, size=(64, 48)) -> Path:
+    """A completion network: depth = gain x points at their pixels, 9 m elsewhere.
+
+    Its uncertainty is an eighth of its depth.
+    """
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])
+    focal = helper.make_tensor_value_info("focal_px", TensorProto.FLOAT, [1])
+    sparse, depth, uncertainty = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, "h", "w"])
+        for name in ("sparse_m", "depth", "uncertainty")
+    )
+    constants = {"gain": gain, "nothing": 0.0, "far": 9.0, "eighth": 0.125}
+    weights = [helper.make_tensor(k, TensorProto.FLOAT, [], [v]) for k, v in constants.items()]
+    nodes = [
+        helper.make_node("Greater", ["sparse_m", "nothing"], ["known"]),
+        helper.make_node("Mul", ["sparse_m", "gain"], ["scaled"]),
+        helper.make_node("Where", ["known", "scaled", "far"], ["depth"]),
+        helper.make_node("Mul", ["depth", "eighth"], ["uncertainty"]),
+    ]
+    inputs, outputs = [image, focal, sparse], [depth, uncertainty]
+    graph = helper.make_graph(nodes, "stub", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    spec = {"name": "stub", "takes_points": True, "size": list(size)}
+    helper.set_model_props(model, {"mde_ros": json.dumps(spec)})
+    onnx.save(model, path)
+    return path
+
+
 def image_message(rgb: np.ndarray, stamp_ns: int = 1_000_000_000, frame_id: str = "cam") -> Image:
     """rgb8 Image of an (H, W, 3) uint8 array."""
     height, width = rgb.shape[:2]
@@ -64,6 +93,29 @@ def info_message(
     msg.k = [focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0]
     msg.p = [focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return stamped(msg, stamp_ns, "cam")
+
+
+def scan_message(
+    ranges, first: float = 0.0, step: float = 0.1, stamp_ns: int = 1_000_000_000, ray_s: float = 0.0
+) -> LaserScan:
+    """LaserScan of 0.1 to 30 m in the frame `laser`, with these ranges from the first angle on."""
+    msg = LaserScan(angle_min=first, angle_increment=step, time_increment=ray_s)
+    msg.angle_max = first + step * (len(ranges) - 1)
+    msg.range_min, msg.range_max = 0.1, 30.0
+    msg.ranges = [float(r) for r in ranges]
+    return stamped(msg, stamp_ns, "laser")
+
+
+def cloud_message(points, stamp_ns: int = 1_000_000_000) -> PointCloud2:
+    """PointCloud2 of x, y, z float32 in the frame `laser`."""
+    values = np.asarray(points, np.float32).reshape(-1, 3)
+    msg = PointCloud2(height=1, width=len(values), point_step=12, row_step=12 * len(values))
+    msg.fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate("xyz")
+    ]
+    msg.data = array("B", values.tobytes())
+    return stamped(msg, stamp_ns, "laser")
 
 
 def stamped(msg, stamp_ns: int, frame_id: str):
@@ -113,12 +165,13 @@ class Robot:
 class Bench(Robot):
     """A robot with the depth node on board."""
 
+    kind: type[DepthNode] = DepthNode
     depth: DepthNode
 
     def make(self, arguments: tuple[str, ...] | list[str] = (), **parameters) -> DepthNode:
         """An unconfigured node with parameters, or with arguments as on the command line."""
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        node = DepthNode(
+        node = self.kind(
             context=self.context,
             parameter_overrides=overrides,
             cli_args=["--ros-args", *arguments] if arguments else None,
@@ -167,3 +220,22 @@ class Bench(Robot):
 
         self.until(own)
         return own()[0]
+
+
+class CompletionBench(Bench):
+    """A robot with the completion node and a laser on board."""
+
+    kind = CompletionNode
+    depth: CompletionNode
+
+    def start(self, model: Path, *topics: str, scan=LaserScan, **parameters) -> CompletionNode:
+        self.scan = self.publisher(scan, "scan")
+        super().start(model, *topics, scan_type=scan.__name__, **parameters)
+        self.until(self.scan.get_subscription_count)
+        return self.depth
+
+    def sweep(self, msg: LaserScan | PointCloud2) -> None:
+        """Send a scan and wait until the node has taken it."""
+        taken = self.depth.scan_statistics.scans_in
+        self.scan.publish(msg)
+        self.until(lambda: self.depth.scan_statistics.scans_in > taken)

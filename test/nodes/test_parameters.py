@@ -1,14 +1,14 @@
 """The settings dataclass as ROS parameters: what they say, what they refuse."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
-import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from mde_ros.config import NodeSettings
+from mde_ros.nodes.completion_node import CompletionNode
+from mde_ros.nodes.depth_node import DepthNode
 
 FIELDS = dataclasses.fields(NodeSettings)
 LIVE = {
@@ -21,9 +21,11 @@ LIVE = {
 }
 
 
-def test_every_setting_is_a_parameter_with_its_default_text_and_bounds(bench):
+@pytest.mark.parametrize("kind", [DepthNode, CompletionNode])
+def test_every_setting_is_a_parameter_with_its_default_text_and_bounds(bench, kind):
+    bench.kind = kind
     node = bench.make()
-    for f in FIELDS:
+    for f in dataclasses.fields(kind.SETTINGS):
         assert node.get_parameter(f.name).value == f.default
         described = node.describe_parameter(f.name)
         assert described.description == f.metadata["help"]
@@ -36,13 +38,6 @@ def test_every_setting_is_a_parameter_with_its_default_text_and_bounds(bench):
             )
         for choice in f.metadata["choices"] or ():
             assert choice in described.additional_constraints
-
-
-def test_the_parameter_file_of_the_package_says_the_defaults():
-    path = Path(__file__).parents[2] / "config" / "depth.yaml"
-    values = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
-    default = dataclasses.asdict(NodeSettings())
-    assert values == {name: default[name] for name in values}
 
 
 def test_values_from_the_command_line_arrive(bench):
