@@ -39,8 +39,8 @@ def open_source(
     if not pictures or any(not n.endswith(OUR_PICTURES) for n in pictures):
         dataset: Any = open_dataset(path, **topics)
         # What a node published is no measurement, though it may be all the depth in the bag.
-        measured = dataset.topics.depth not in ours
-        yield Samples(dataset, models, max_frames, measured=measured)
+        truth = getattr(dataset.topics, "truth", None) or getattr(dataset.topics, "depth", None)
+        yield Samples(dataset, models, max_frames, measured=truth not in ours)
     for depth in ours:
         yield Published(path, depth, max_frames)
 
