@@ -60,6 +60,7 @@ def extra_for(module: str | None) -> str:
         "rerun_cli": "view",
         "h5py": "datasets",
         "scipy": "datasets",
+        "ray": "ray",
     }
     # What every installation has, unless ROS installed the package and not pip.
     packages = {
@@ -114,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--wait", action="store_true", help="begin when somebody listens")
 
     flag = command("evaluate", run_evaluate, "score models on a bag or folder, side by side")
-    flag("data", metavar="DATA", help="a bag, an RGB-D folder or a folder of such folders")
+    flag("data", nargs="+", metavar="DATA", help="bags, folders of bags, RGB-D folders, …")
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
     flag("--last", type=int, metavar="N", help="only the last N frames")
     flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
@@ -122,11 +123,17 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--aggregation", help="how images are averaged: image, mean or pixel")
     flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
     flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
+    scan = "height=H[,pitch=P,beams=N,noise=S]"
+    flag("--virtual-scan", metavar=scan, help="cut a scan out of the truth: metres below the camera")
+    scaled = "also every model without LiDAR, times the median of scan / model"
+    flag("--scan-scaled", action="store_true", default=None, help=scaled)
     topic_flags(flag)
     flag("--live", action="store_true", help="also through the real node, at the bag's own rate")
     flag("--rate", type=float, metavar="R", help="with --live: R times as fast (default: 1)")
     flag("--json", metavar="FILE", help="write results.json here (- for standard output)")
     flag("--report", metavar="FILE", help="write a HTML report here")
+    flag("--resume", action="store_true", help="go on where a run to the same --json was ended")
+    flag("--ray", metavar="ADDRESS", help="data sets as tasks of a Ray cluster (local: make one)")
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
     flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
@@ -166,6 +173,14 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")
     flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. loop.steps=100")
 
+    flag = command("reproduce", run_reproduce, "train and score a published table again")
+    flag("experiment", metavar="NAME", help="one of mde_ros/reproduce; `list` prints them")
+    flag("--scale", help="small: minutes, simulated scenes (default); full: the real data")
+    flag("--data", nargs="+", metavar="NAME=PATH", help="data sets of the full scale")
+    flag("--seeds", nargs="+", type=int, metavar="N", help="a training for each (default: 0 1 2)")
+    flag("--work", metavar="DIR", help="trainings and scenes; a second run goes on from there")
+    flag("--out", metavar="DIR", help="where NAME.json and NAME.md go (default: docs/reproduction)")
+
     flag = command("simulate", run_simulate, "render random furnished rooms and streets")
     flag("--out", required=True, metavar="DIR")
     flag("--rooms", type=int, help="clips of rooms")
@@ -188,9 +203,24 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def topic_flags(flag: Callable[..., Any]) -> None:
-    """What chooses among the topics of a bag."""
-    for kind in ("image", "camera-info", "depth"):
-        flag(f"--{kind}-topic", metavar="TOPIC", help="of a bag, when there are several")
+    """What chooses among the topics of a bag, and where its LiDAR is."""
+    kinds = {
+        "image": "images of a bag, when there are several",
+        "camera-info": "their camera",
+        "truth": "depth images, LaserScan or PointCloud2 to judge by, or none",
+        "scan": "LaserScan or PointCloud2 that goes in, or none",
+        "mask": "masks of what moves, or none",
+    }
+    for kind, help in kinds.items():
+        flag(f"--{kind}-topic", metavar="TOPIC", help=help)
+    flag("--max-scan-age", type=float, metavar="SECONDS", help="most between scan and image")
+    flag(
+        "--laser-to-camera",
+        nargs=7,
+        type=float,
+        metavar=("X", "Y", "Z", "QX", "QY", "QZ", "QW"),
+        help="the LiDAR in the camera's optical frame, instead of a bag's /tf",
+    )
 
 
 def run_networks(a: argparse.Namespace) -> int:
@@ -309,12 +339,18 @@ def run_evaluate(a: argparse.Namespace) -> int:
         "depth_range": a.depth_range,
         "strict": a.strict,
     }
-    frames = {"last": a.last, "max_frames": a.max_frames, "score": given(score)}
+    frames = {
+        "last": a.last,
+        "max_frames": a.max_frames,
+        "virtual_scan": a.virtual_scan,
+        "scan_scaled": a.scan_scaled,
+        "score": given(score),
+    }
     live = None
     if a.live:
         from mde_ros.live.evaluation import live_evaluation
 
-        live = live_evaluation(a.data, **given({"rate": a.rate}))
+        live = live_evaluation(a.data[0], **given({"rate": a.rate}))
     elif a.rate is not None:
         raise ConfigError("--rate: expected together with --live, got it alone")
     return run(
@@ -326,6 +362,8 @@ def run_evaluate(a: argparse.Namespace) -> int:
         pipeline={"runtime": a.runtime, "device": a.device},
         topics=topics_of(a),
         live=live,
+        resume=a.resume,
+        ray=a.ray,
     )
 
 
@@ -335,14 +373,11 @@ def run_watch(a: argparse.Namespace) -> int:
     return run(a.data, a.listen, json_path=a.json, topics=topics_of(a))
 
 
-def topics_of(a: argparse.Namespace) -> dict[str, str]:
-    """The topics that were chosen, as open_dataset takes them."""
-    topics = {
-        "image_topic": a.image_topic,
-        "camera_info_topic": a.camera_info_topic,
-        "depth_topic": a.depth_topic,
-    }
-    return given(topics)
+def topics_of(a: argparse.Namespace) -> dict[str, Any]:
+    """What was given of topic_flags, as open_dataset takes it."""
+    kinds = ("image", "camera_info", "truth", "scan", "mask")
+    names = (*(f"{kind}_topic" for kind in kinds), "max_scan_age", "laser_to_camera")
+    return given({name: getattr(a, name) for name in names})
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -391,6 +426,33 @@ def picture_size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise ConfigError(f"--size: expected WxH, e.g. 640x480, got {text!r}")
     return int(width), int(height)
+
+
+def run_reproduce(a: argparse.Namespace) -> int:
+    import importlib
+
+    from mde_ros.config import ConfigError, load
+    from mde_ros.reproduce import EXPERIMENTS
+    from mde_ros.reproduce.record import ReproduceSettings
+
+    if a.experiment == "list":
+        print("\n".join(EXPERIMENTS))
+        return 0
+    if a.experiment not in EXPERIMENTS:
+        raise ConfigError(
+            f"reproduce: expected one of {', '.join(EXPERIMENTS)}, got {a.experiment!r}"
+        )
+    flags = {
+        "scale": a.scale,
+        "data": a.data and tuple(a.data),
+        "seeds": a.seeds and tuple(a.seeds),
+        "work": a.work,
+        "out": a.out,
+    }
+    settings = load(ReproduceSettings, None, **flags)
+    experiment = importlib.import_module(f"mde_ros.reproduce.{a.experiment.replace('-', '_')}")
+    print(experiment.run(settings).save())
+    return 0
 
 
 def run_simulate(a: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ TABLE = {
     "nodes": {"pipeline", "runtime", "datasets", *CORE},
 }
 TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights", "isolation")}
-TABLE["reproduce"] = {"training", "evaluation", "simulation", "datasets"}
+TABLE["reproduce"] = {*TABLE["training"], "training"}
 # The node over DDS, and the commands so large that they have modules of their own.
 TABLE["live"] = {"nodes", "datasets", "runtime", "evaluation", "isolation", *CORE}
 TABLE["view"] = {"datasets", "pipeline", "evaluation", *CORE}
