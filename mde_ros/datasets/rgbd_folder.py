@@ -13,6 +13,8 @@ from mde_ros.datasets import DatasetError, Sample
 from mde_ros.datasets.image_files import read_depth, read_rgb_of
 from mde_ros.frame import Camera, Frame
 
+APART_NS = 3_600_000_000_000  # between recordings, which are no neighbours in time
+
 
 def read_camera(path: Path) -> Camera:
     """Camera from an intrinsics.json: fx fy cx cy width height, and D where there is one.
@@ -33,12 +35,12 @@ def read_camera(path: Path) -> Camera:
 
 
 class RgbdFolder:
-    """One recording; frames in the order of their names, `period_ns` apart."""
+    """One recording; frames in the order of their names, `period_ns` apart from `begin_ns` on."""
 
-    def __init__(self, path: str | Path, period_ns: int = 100_000_000) -> None:
+    def __init__(self, path: str | Path, period_ns: int = 100_000_000, begin_ns: int = 0) -> None:
         self.path = Path(path)
         self.name = self.path.resolve().name
-        self.period_ns = period_ns
+        self.period_ns, self.begin_ns = period_ns, begin_ns
         self.camera = read_camera(self.path / "intrinsics.json")
         folder = self.path / "rgb"
         self.files = sorted(p for p in folder.glob("*") if p.suffix in (".jpg", ".png"))
@@ -56,7 +58,8 @@ class RgbdFolder:
             raise IndexError(index)
         file = self.files[index]
         image = read_rgb_of(file, self.camera, "intrinsics.json")
-        frame = Frame(image, self.camera, stamp_ns=index * self.period_ns)
+        stamp_ns = self.begin_ns + index * self.period_ns
+        frame = Frame(image, self.camera, stamp_ns=stamp_ns)
         return Sample(frame, self._depth_m(file.stem, image.shape[:2]), f"{self.name}/{file.stem}")
 
     def pose(self, index: int) -> np.ndarray | None:
@@ -75,7 +78,7 @@ class RgbdFolders:
     def __init__(self, path: str | Path, period_ns: int = 100_000_000) -> None:
         self.name = Path(path).resolve().name
         folders = sorted(p.parent for p in Path(path).glob("*/intrinsics.json"))
-        self.parts = [RgbdFolder(p, period_ns) for p in folders]
+        self.parts = [RgbdFolder(p, period_ns, i * APART_NS) for i, p in enumerate(folders)]
         self.ends = list(np.cumsum([len(p) for p in self.parts]))
 
     def __len__(self) -> int:
