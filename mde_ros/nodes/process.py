@@ -23,16 +23,37 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 after a signal, 1 when autostart was asked for and failed.
     """
+    return serve(make_node, args, _autostart)
+
+
+def _autostart(node: Any) -> bool:
+    if node.settings.autostart:
+        return node.start()
+    node.get_logger().info(
+        "unconfigured; start me with -p autostart:=true, or with `ros2 lifecycle set"
+        f" {node.get_fully_qualified_name()} configure` and then `activate`"
+    )
+    return True
+
+
+def serve(
+    make_node: Callable[[], Any],
+    args: list[str] | None = None,
+    start: Callable[[Any], bool] = lambda node: True,
+) -> int:
+    """Serve any node until SIGINT or SIGTERM.
+
+    Args:
+        start: called first; false ends the process.
+
+    Returns:
+        The exit code: 0 after a signal, 1 when `start` failed by itself.
+    """
     node = None
     try:
         rclpy.init(args=args)
         node = make_node()
-        if not node.settings.autostart:
-            node.get_logger().info(
-                "unconfigured; start me with -p autostart:=true, or with `ros2 lifecycle set"
-                f" {node.get_fully_qualified_name()} configure` and then `activate`"
-            )
-        elif not node.start():
+        if not start(node) and rclpy.ok():  # a signal makes it fail too
             return 1
         spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

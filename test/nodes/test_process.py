@@ -114,6 +114,25 @@ def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tm
     assert child.wait(20) == 0, process.log.read_text()
 
 
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 0), (False, 1)])
+def test_a_start_that_a_signal_breaks_off_is_no_failure(process, interrupted, code):
+    script = f"""
+import os, signal, sys, time, rclpy
+from mde_ros.nodes.process import serve
+
+def start(node):
+    if {interrupted}:
+        os.kill(os.getpid(), signal.SIGINT)
+        while rclpy.ok():
+            time.sleep(0.01)
+    return False  # a transition that could not be published
+
+sys.exit(serve(lambda: rclpy.create_node("starting"), None, start))
+"""
+    child = process.run([sys.executable, "-c", script])
+    assert child.wait(20) == code, process.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("parameter", "reason"),
     [
