@@ -24,7 +24,7 @@ from mde_ros.networks.mff import LOG_RANGE, FastNet
 # Points are gathered in cells of 8 by 16 pixels, narrow because a laser line lies level; places
 # that ask for a correction are cells of 8 by 8. Both in the student's maps, given below as (h, w).
 CELL_OF_HALF, CELL_OF_QUARTER = (8, 4), (4, 2)
-EMPTY = -1e4  # the likeness of a cell without points
+EMPTY = 1e4  # what a cell without points is too far away
 
 
 class LightCompletion(FastNet):
@@ -95,45 +95,49 @@ class LightCompletion(FastNet):
         """From the points to every place: median error (N, 1, 1, 1), and at an eighth of the image
         the error a place should expect (N, 1, H/8, W/8) with its spread and certainty (N, 2, …)."""
         n, _, height, width = features.shape
+        places = self._places(log_mono)
         filled = F.avg_pool2d(seen, CELL_OF_HALF) > 0
-        error = _mean(error, seen, CELL_OF_HALF)
+        cells = _mean(torch.cat([error, places], 1), seen, CELL_OF_HALF)
+        error, key_place = cells[:, :1], cells[:, 1:].flatten(2)
         median = masked_median(error, filled)
         error = torch.where(filled, error - median, 0).flatten(2)  # (N, 1, K)
 
         at_points = F.avg_pool2d(seen, 2)
         key_maps = _mean(features.float(), at_points, CELL_OF_QUARTER).to(features.dtype)
         key = self.key(key_maps).flatten(2).float()
-        key_place = self._place(seen, log_mono, CELL_OF_HALF)
         query_maps = F.avg_pool2d(features, 2)
-        query = self.query(query_maps).flatten(2).float()
-        query_place = self._place(torch.ones_like(seen), log_mono, 4)
+        query = self.query(query_maps).flatten(2).float() / 32**0.5
+        query_place = F.avg_pool2d(places, 4).flatten(2)
+        unlike = self.unlike(query_maps).flatten(2).float()
 
-        # q·k - |a (p_q - p_k)|², all of it as one product of matrices.
+        # q·k - |a (p_q - p_k)|² for every key, and `unlike` for one more that stands for none of
+        # them: one product of matrices. |a p_q|², the same for all keys, is moved over to `unlike`.
         a = torch.exp(self.falls).view(1, 3, 1)
-        one = torch.ones_like(error)
-        key = torch.cat([key, key_place, (a * key_place**2).sum(1, True), one], 1)
-        near = (a * query_place**2).sum(1, True)
-        ones = torch.ones_like(near)
-        query = torch.cat([query / 32**0.5, 2 * a * query_place, -ones, -near], 1)
-        likeness = query.transpose(1, 2) @ key  # (N, Q, K)
-        likeness = likeness + torch.where(filled, 0.0, EMPTY).flatten(2)
-        unlike = self.unlike(query_maps).flatten(2).float().transpose(1, 2)
-        weights = torch.softmax(torch.cat([likeness, unlike], 2), 2)[:, :, :-1]
+        far = (a * key_place**2).sum(1, True) + torch.where(filled, 0.0, EMPTY).flatten(2)
+        unlike = unlike + (a * query_place**2).sum(1, True)
+        none = F.pad(torch.zeros_like(far), (0, 1), value=1.0)
+        key = torch.cat([F.pad(torch.cat([key, key_place, far], 1), (0, 1)), none], 1)
+        query = torch.cat([query, 2 * a * query_place, -torch.ones_like(unlike), unlike], 1)
+        weights = torch.softmax(query.transpose(1, 2) @ key, 2)  # (N, Q, K + 1)
 
-        carried = weights @ torch.cat([error, error**2, one], 1).transpose(1, 2)  # (N, Q, 3)
+        values = torch.cat([error, error**2, torch.ones_like(error)], 1)
+        carried = weights @ F.pad(values, (0, 1)).transpose(1, 2)  # (N, Q, 3)
         carried = carried.transpose(1, 2).view(n, 3, height // 2, width // 2)
         mean, square, certain = carried.split(1, 1)
         spread = torch.sqrt((square - mean**2).clamp(min=0) + 1e-6)
         return median, median + mean, torch.cat([spread, certain], 1)
 
-    def _place(self, mask: Tensor, log_mono: Tensor, cell: int | tuple[int, int]) -> Tensor:
-        """Column and row in 100 pixels from the image's middle and log-depth: (N, 3, cells)."""
+    def _places(self, log_mono: Tensor) -> Tensor:
+        """Column and row in 100 pixels from the image's middle, and log-depth: (N, 3, H/2, W/2)."""
         n, _, height, width = log_mono.shape
-        v = (torch.arange(height, device=mask.device) - (height - 1) / 2) / 50  # half resolution
-        u = (torch.arange(width, device=mask.device) - (width - 1) / 2) / 50
-        maps = [u.view(1, 1, 1, -1).expand(n, 1, height, width), log_mono]
-        maps.insert(1, v.view(1, 1, -1, 1).expand(n, 1, height, width))
-        return _mean(torch.cat(maps, 1), mask, cell).flatten(2)
+        u, v = (
+            (torch.arange(size, device=log_mono.device) - (size - 1) / 2) / 50
+            for size in (width, height)
+        )
+        u, v = u.view(1, 1, 1, -1), v.view(1, 1, -1, 1)
+        return torch.cat(
+            [u.expand(n, 1, height, width), v.expand(n, 1, height, width), log_mono], 1
+        )
 
 
 def _mean(values: Tensor, mask: Tensor, cell: int | tuple[int, int]) -> Tensor:
