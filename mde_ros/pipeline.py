@@ -54,6 +54,9 @@ class DepthPipeline:
         self._domains = DomainSwitch(self.runtime.spec.domains, settings.domain)
         self._optics: _Optics | None = None
         self._rectified: tuple[Frame, np.ndarray] | None = None
+        # Once a block of this size was freed, glibc keeps what smaller ones leave. Else a network
+        # with uncertainty pays 1 ms a frame for the pages of its two maps.
+        np.empty(31 << 20, np.uint8)
 
     def __call__(self, frame: Frame) -> Prediction:
         """Predict depth for one frame; see Frame and Prediction for shapes and units."""
