@@ -54,7 +54,7 @@ def run_demo(
         rate: times as fast as recorded.
         folder_rate: frames per second of a folder.
         progress: show a bar with the time left on stderr.
-        topics: image_topic, camera_info_topic and depth_topic of a bag with several.
+        topics: image_topic, camera_info_topic and more arguments of BagDataset.
 
     Returns:
         0, or 130 after Ctrl-C.

@@ -184,10 +184,19 @@ def test_words_that_evaluate_takes_are_those_of_the_settings(capsys):
 def test_topics_of_a_bag_reach_the_demo(monkeypatch):
     asked = {}
     monkeypatch.setattr("mde_ros.demo.run_demo", lambda **given: asked.update(given) or 0)
-    flags = ["--image-topic", "/a", "--camera-info-topic", "/b", "--depth-topic", "/c"]
+    flags = ["--image-topic", "/a", "--camera-info-topic", "/b", "--truth-topic", "/c"]
+    flags += ["--scan-topic", "/d", "--mask-topic", "none", "--max-scan-age", "0.2"]
+    flags += ["--laser-to-camera", "0", "-0.1", "1e-3", "0", "0", "0", "1"]
     assert main(["demo", "--bag", "x.mcap", *flags]) == 0
-    expected = {"image_topic": "/a", "camera_info_topic": "/b", "depth_topic": "/c"}
-    assert asked["topics"] == expected
+    assert asked["topics"] == {
+        "image_topic": "/a",
+        "camera_info_topic": "/b",
+        "truth_topic": "/c",
+        "scan_topic": "/d",
+        "mask_topic": "none",
+        "max_scan_age": 0.2,
+        "laser_to_camera": [0, -0.1, 1e-3, 0, 0, 0, 1],
+    }
 
 
 def test_size_and_device_reach_the_benchmark(monkeypatch):

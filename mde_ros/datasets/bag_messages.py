@@ -16,7 +16,10 @@ from mde_ros.geometry import to_millimetres
 JAZZY = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, TF = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+SCAN, CLOUD = "sensor_msgs/msg/LaserScan", "sensor_msgs/msg/PointCloud2"
 DEPTH_ENCODINGS = ("32FC1", "16UC1")
+MASK_ENCODINGS = ("mono8", "8UC1", "32SC1")
+MASK_NAMES = ("moving", "dynamic", "mask", "moving_mask", "dynamic_mask", "motion_mask")
 # OpenCV's type names say nothing about colour; its convention is blue first.
 SAME_AS = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
 
@@ -121,6 +124,32 @@ def is_depth(message: Any, topic: str) -> bool:
     """Whether an image is depth: by its encoding, and mono16 by the name of its topic."""
     kind = getattr(message, "encoding", None) or message.format.partition(";")[0].strip()
     return kind in DEPTH_ENCODINGS or (kind == "mono16" and "depth" in topic.lower())
+
+
+def mask_of(message: Any) -> np.ndarray:
+    """Mask or instance image (mono8, 8UC1, 32SC1, or a PNG of one channel) → (H, W) bool: > 0.
+
+    Raises:
+        ImageError: on an encoding that is no mask.
+    """
+    if hasattr(message, "format"):
+        data = np.frombuffer(message.data, np.uint8)
+        labels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        if labels is None or labels.ndim != 2:
+            raise ImageError(f"{message.format!r} data cannot be decoded as a mask")
+        return labels > 0
+    if message.encoding not in MASK_ENCODINGS:
+        raise ImageError(f"expected a mask as {', '.join(MASK_ENCODINGS)}, got {message.encoding}")
+    return _pixels(message) > 0
+
+
+def is_mask(message: Any, topic: str) -> bool:
+    """Whether an image marks what moves: by a name such as …/moving, and one channel."""
+    *_, parent, name = ["", *topic.split("/")]
+    if name in ("compressed", "image", "image_raw", "image_rect"):
+        name = parent
+    kind = getattr(message, "encoding", None) or message.format.partition(";")[0].strip()
+    return name in MASK_NAMES and kind in MASK_ENCODINGS
 
 
 def camera_of(message: Any) -> Camera:

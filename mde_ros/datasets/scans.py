@@ -128,7 +128,7 @@ def cloud_returns(message: Any) -> Returns:
         )
     if not height * width:
         return Returns(np.zeros((0, 3), np.float32), np.zeros(0))
-    cloud = np.ndarray((height, width), layout, data, strides=(row_step, step)).ravel()
+    cloud: np.ndarray = np.ndarray((height, width), layout, data, strides=(row_step, step)).ravel()
     points = np.stack([cloud[name] for name in ("x", "y", "z")], 1).astype(np.float32)
     good = np.isfinite(points).all(1) & points.any(1)
     seconds = cloud[time][good] * unit if unit else np.zeros(int(good.sum()))

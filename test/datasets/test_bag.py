@@ -17,7 +17,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mde_ros.datasets import DatasetError, is_bag, open_dataset
-from mde_ros.datasets.bag import BagDataset, project_depth
+from mde_ros.datasets.bag import BagDataset
 from mde_ros.datasets.bag_file import Bag, BagError, BagWriter, FolderBag
 from mde_ros.datasets.bag_messages import (
     DEPTH_TOPIC,
@@ -30,6 +30,7 @@ from mde_ros.datasets.bag_messages import (
     image_rgb,
     sample_messages,
 )
+from mde_ros.datasets.bag_registration import project_depth
 from mde_ros.frame import Camera, Frame
 
 ROOT = Path(__file__).parents[2]
@@ -195,8 +196,8 @@ def test_colour_and_raw_are_preferred_and_depth_is_told_by_its_encoding(tmp_path
     topics = BagDataset(tmp_path / "a.mcap").topics
     assert topics.image == "/cam/colour/image"
     assert topics.camera_info == "/cam/colour/camera_info"
-    assert topics.depth == "/cam/aligned/image"
-    assert topics.depth_info == "/cam/aligned/camera_info"
+    assert topics.truth == "/cam/aligned/image"
+    assert topics.truth_info == "/cam/aligned/camera_info"
     assert BagDataset(tmp_path / "a.mcap", "/cam/infra/image").topics.image == "/cam/infra/image"
 
 
@@ -264,7 +265,7 @@ def test_what_lies_before_a_damaged_place_is_still_given(tmp_path):
 def test_a_wrong_topic_lists_the_topics_there_are(tmp_path):
     path = write(tmp_path / "a.mcap", messages_of(samples(1)))
     with pytest.raises(BagError) as error:
-        open_dataset(path, depth_topic="/lidar/depth")
+        open_dataset(path, truth_topic="/lidar/depth")
     for topic in ("/lidar/depth", IMAGE_TOPIC, INFO_TOPIC, DEPTH_TOPIC):
         assert topic in str(error.value)
 
@@ -384,14 +385,15 @@ def test_a_realsense_recording_is_registered_by_its_own_extrinsics(shared_data):
     slope = cv2.GaussianBlur(slope, (0, 0), 1.5)
 
     def agreement(T):
-        dataset._registration.T_image_depth = T
+        extrinsics[dataset.topics.truth] = T
         d = dataset[0].truth_m
         inside = cv2.erode((d > 0).astype(np.uint8), np.ones((7, 7))) > 0
         d = cv2.medianBlur(d, 5)
         edges = np.hypot(cv2.Sobel(d, cv2.CV_32F, 1, 0), cv2.Sobel(d, cv2.CV_32F, 0, 1)) > 0.15
         return slope[edges & inside].mean() / slope[inside].mean()
 
-    T = dataset._registration.T_image_depth
+    extrinsics = dataset._rules.T_image_sensor
+    T = extrinsics[dataset.topics.truth]
     others = [np.linalg.inv(T), np.eye(4), T.copy(), T.copy()]
     others[2][:3, :3] = T[:3, :3].T
     others[3][:3, 3] *= -1
