@@ -1,7 +1,8 @@
 """A recorded clip as a rosbag that players, RViz and training read; the only user of rosbags here.
 
 Topics: /camera/image_raw (or .../compressed), /camera/camera_info, /camera/depth/image_raw (16UC1
-millimetres), /scan, /odom, /tf and /tf_static with odom → base_link → laser, camera_optical_frame.
+millimetres), /camera/moving (mono8, 255 where something moves by itself), /scan, /odom, /tf and
+/tf_static with odom → base_link → laser, camera_optical_frame.
 """
 
 import json
@@ -16,12 +17,15 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.writer import Connection
 from rosbags.typesys import Stores, get_typestore
 
+from mde_ros.geometry import quaternion
+
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 KINDS = {
     "/camera/image_raw": "sensor_msgs/msg/Image",
     "/camera/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
     "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
     "/camera/depth/image_raw": "sensor_msgs/msg/Image",
+    "/camera/moving": "sensor_msgs/msg/Image",
     "/scan": "sensor_msgs/msg/LaserScan",
     "/odom": "nav_msgs/msg/Odometry",
     "/tf": "tf2_msgs/msg/TFMessage",
@@ -55,6 +59,7 @@ def write_bag(clip: Path, path: Path, jpeg: bool = False) -> None:
     """
     facts = json.loads((clip / "intrinsics.json").read_text())
     scan = np.load(clip / "scan.npz")
+    movers = np.flatnonzero(scan["object_moving"]) + 1  # ids in instance/
     work = path.with_name(f".{path.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -67,6 +72,8 @@ def write_bag(clip: Path, path: Path, jpeg: bool = False) -> None:
             header = message("std_msgs/msg/Header", time_of(stamp), CAMERA)
             out.write("/camera/camera_info", stamp, camera_info(facts, header))
             write_images(out, clip, index, stamp, header, jpeg)
+            moving = np.isin(load(clip / f"instance/{index:03d}.png"), movers)
+            out.write("/camera/moving", stamp, image(np.uint8(255) * moving, "mono8", header))
             out.write("/scan", stamp, laser_scan(scan, index, stamp))
     (work / "bag" / "bag.mcap").replace(path)
     shutil.rmtree(work)
@@ -157,7 +164,7 @@ def write_transforms(out: Output, scan: Any, index: int, stamp: int) -> None:
 def transform(stamp: int, parent: str, child: str, T_parent_child: np.ndarray) -> Any:
     header = message("std_msgs/msg/Header", time_of(stamp), parent)
     offset = message("geometry_msgs/msg/Vector3", *T_parent_child[:3, 3].tolist())
-    turn = message("geometry_msgs/msg/Quaternion", *quaternion(T_parent_child[:3, :3]))
+    turn = message("geometry_msgs/msg/Quaternion", *quaternion(T_parent_child[:3, :3]).tolist())
     motion = message("geometry_msgs/msg/Transform", offset, turn)
     return message("geometry_msgs/msg/TransformStamped", header, child, motion)
 
@@ -166,7 +173,7 @@ def odometry(T_world_base: np.ndarray, stamps_ns: np.ndarray, index: int, stamp:
     """Pose and speed of the base; the speed is that of the step to the next (or last) frame."""
     T = T_world_base[index]
     place = message("geometry_msgs/msg/Point", *T[:3, 3].tolist())
-    turn = message("geometry_msgs/msg/Quaternion", *quaternion(T[:3, :3]))
+    turn = message("geometry_msgs/msg/Quaternion", *quaternion(T[:3, :3]).tolist())
     speed, rate = np.zeros(3), 0.0
     if len(stamps_ns) > 1:
         first = min(index, len(stamps_ns) - 2)
@@ -184,16 +191,3 @@ def odometry(T_world_base: np.ndarray, stamps_ns: np.ndarray, index: int, stamp:
         message("geometry_msgs/msg/PoseWithCovariance", pose, unknown),
         message("geometry_msgs/msg/TwistWithCovariance", twist, unknown),
     )  # fmt: skip
-
-
-def quaternion(R: np.ndarray) -> list[float]:
-    """(x, y, z, w) of a rotation matrix (3, 3)."""
-    # The eigenvector of the largest eigenvalue of Bar-Itzhack's matrix (2000).
-    K = np.array([
-        [R[0, 0] - R[1, 1] - R[2, 2], 0, 0, 0],
-        [R[0, 1] + R[1, 0], R[1, 1] - R[0, 0] - R[2, 2], 0, 0],
-        [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], R[2, 2] - R[0, 0] - R[1, 1], 0],
-        [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], np.trace(R)],
-    ])  # fmt: skip
-    q = np.linalg.eigh(K)[1][:, -1]  # eigh reads the lower triangle
-    return (q if q[3] >= 0 else -q).tolist()
