@@ -1,7 +1,8 @@
 """Augmentations that move image, depth and camera together; all randomness comes from an rng.
 
-The NYU set (METHODS 0.5): flip, rotate, centre_crop, lighting, jitter. Beyond it, for cameras and
-rooms not seen in training: crop_resize (so the focal length varies), and camera_look.
+The published sets (METHODS 0.5 and 4, put together in published.py): resize, flip, rotate, crops,
+lighting, jitter. Beyond them, for cameras and rooms not seen in training: crop_resize (so the focal
+length varies), and camera_look.
 """
 
 from __future__ import annotations
@@ -90,8 +91,20 @@ def rotate(view: View, rng: Rng, degrees: float = 5.0) -> View:
     return turned(warp(view, A, c), degrees)
 
 
-def centre_crop(view: View, width: int, height: int) -> View:
-    """The middle width x height pixels; the principal point moves along.
+def resize(view: View, width: int, height: int) -> View:
+    """The whole view at another size: colours averaged or interpolated, depth of the nearest."""
+    c, size = view.camera, (width, height)
+    smooth = cv2.INTER_AREA if width < c.width else cv2.INTER_LINEAR
+    image = cv2.resize(view.image, size, interpolation=smooth)
+    truth, teacher = (
+        cv2.resize(d, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        for d in (view.truth_m, view.teacher_m)
+    )
+    return View(image, truth, teacher, c.resized(*size), view.points)
+
+
+def crop(view: View, left: int, top: int, width: int, height: int) -> View:
+    """The width x height pixels from (left, top) on; the principal point moves along.
 
     Raises:
         ValueError: when the image is smaller.
@@ -99,9 +112,19 @@ def centre_crop(view: View, width: int, height: int) -> View:
     c = view.camera
     if c.width < width or c.height < height:
         raise ValueError(f"crop: expected at least {width}x{height}, got {c.width}x{c.height}")
-    left, top = (c.width - width) // 2, (c.height - height) // 2
     window = np.s_[top : top + height, left : left + width]
     return view.mapped(lambda m: m[window], c.cropped(left, top, width, height))
+
+
+def centre_crop(view: View, width: int, height: int) -> View:
+    """The middle width x height pixels."""
+    c = view.camera
+    return crop(view, (c.width - width) // 2, (c.height - height) // 2, width, height)
+
+
+def bottom_crop(view: View, left: int, width: int, height: int) -> View:
+    """The lowest width x height pixels from column `left` on."""
+    return crop(view, left, view.camera.height - height, width, height)
 
 
 def crop_resize(

@@ -1,32 +1,28 @@
 """Supervised training with the three-term loss: Hu et al., WACV 2019 (METHODS 1).
 
-Adam, 1e-4, ×0.1 every 5 of 20 epochs; flip, ±5° roll, centre crop, PCA lighting, colour jitter;
+Adam, 1e-4, ×0.1 every 5 of 20 epochs; images prepared as datasets/published.py says;
 prediction and truth are compared at the network's half resolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
-from mde_ros.datasets.transforms import Rng, View, centre_crop, flip, jitter, lighting, rotate
+from mde_ros.datasets.published import TRAINING
 from mde_ros.losses import three_term_terms
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
 from mde_ros.training.validation import HeldOut, validation
-
-RESIZED_HEIGHT = 240  # METHODS 0.5: the short side, before the crop
 
 
 def paper_schedule() -> LoopSettings:
@@ -55,6 +51,9 @@ class SupervisedSettings:
     initial: str = setting("", "ImageNet weights of the encoder, or a checkpoint to go on from")
     sources: tuple[Source, ...] = setting((), "labelled data sets")
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
+    preprocessing: str = setting(
+        "nyu", "how images are resized, cropped and coloured", choices=tuple(TRAINING)
+    )
     size: tuple[int, int] = setting((304, 228), "crop width and height in pixels")
     gradient_weight: float = setting(1.0, "λ, weight of l_grad", low=0.0)
     normal_weight: float = setting(1.0, "μ, weight of l_normal", low=0.0)
@@ -65,24 +64,6 @@ class SupervisedSettings:
         check(self)
         if not self.sources:
             raise ConfigError("sources: expected at least one labelled data set, got none")
-
-
-def augment(view: View, rng: Rng, width: int, height: int) -> View:
-    """The training transforms of METHODS 0.5, in their order."""
-    scale = max(
-        RESIZED_HEIGHT / view.camera.height, height / view.camera.height, width / view.camera.width
-    )
-    size = (round(view.camera.width * scale), round(view.camera.height * scale))
-    view = View(
-        cv2.resize(view.image, size, interpolation=cv2.INTER_LINEAR),
-        cv2.resize(view.truth_m, size, interpolation=cv2.INTER_NEAREST),
-        cv2.resize(view.teacher_m, size, interpolation=cv2.INTER_NEAREST),
-        view.camera.resized(*size),
-    )
-    view = rotate(flip(view, rng), rng)
-    view = centre_crop(view, width, height)
-    colour = jitter(lighting(view.image.astype(np.float32) / 255, rng), rng)
-    return replace(view, image=np.clip(colour * 255, 0, 255).astype(np.uint8))
 
 
 def supervised_loss(
@@ -114,7 +95,7 @@ def train(settings: SupervisedSettings, out: Path) -> Path:
     batches = Batches(
         stored,
         weights,
-        augment,
+        TRAINING[settings.preprocessing],
         (settings.size,),
         settings.focal_px,
         loop.batch,

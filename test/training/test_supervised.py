@@ -8,13 +8,13 @@ from torch import nn
 from mde_ros.checkpoint import load
 from mde_ros.cli import main
 from mde_ros.config import ConfigError
+from mde_ros.datasets.published import nyu
 from mde_ros.datasets.transforms import View
 from mde_ros.frame import Camera
 from mde_ros.training.batches import Source
 from mde_ros.training.loop import rate
 from mde_ros.training.supervised import (
     SupervisedSettings,
-    augment,
     paper_schedule,
     supervised_loss,
 )
@@ -46,9 +46,9 @@ def view(width, height, focal):
 
 @pytest.mark.parametrize("size", [(640, 480), (1242, 375), (300, 500)])
 def test_any_image_becomes_a_crop_of_the_image_at_240_rows_or_what_the_crop_needs(size):
-    out = augment(view(*size, focal=519.0), np.random.default_rng(0), 304, 228)
+    out = nyu(view(*size, focal=519.0), np.random.default_rng(0), 304, 228)
     scale = max(240 / size[1], 304 / size[0])
-    assert out.image.shape == (228, 304, 3) and out.image.dtype == np.uint8
+    assert out.image.shape == (228, 304, 3) and out.image.dtype == np.float32
     assert out.camera.focal_px == pytest.approx(519 * scale, rel=5e-3)
     assert set(np.unique(out.truth_m)) <= {0.0, 2.5} and (out.truth_m == 2.5).mean() > 0.9
 
