@@ -213,6 +213,8 @@ def topic_flags(flag: Callable[..., Any]) -> None:
     }
     for kind, help in kinds.items():
         flag(f"--{kind}-topic", metavar="TOPIC", help=help)
+    reader = "of the data set's reader, e.g. split=eigen_test.txt points=all"
+    flag("--options", nargs="+", default=[], metavar="KEY=VALUE", help=reader)
     flag("--max-scan-age", type=float, metavar="SECONDS", help="most between scan and image")
     flag(
         "--laser-to-camera",
@@ -377,7 +379,7 @@ def topics_of(a: argparse.Namespace) -> dict[str, Any]:
     """What was given of topic_flags, as open_dataset takes it."""
     kinds = ("image", "camera_info", "truth", "scan", "mask")
     names = (*(f"{kind}_topic" for kind in kinds), "max_scan_age", "laser_to_camera")
-    return given({name: getattr(a, name) for name in names})
+    return {**given({name: getattr(a, name) for name in names}), **overrides(a.options)}
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
