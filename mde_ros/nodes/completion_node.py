@@ -64,7 +64,8 @@ class CompletionNode(DepthNode):
             return None
         try:
             from mde_ros.nodes.tf_tree import TfTree
-        except ImportError:  # pip has no tf2_ros
+        except ImportError as error:  # pip has no tf2_ros
+            self._warn(f"TF cannot be used: {error}")
             return None
         tf = TfTree(self)
         self._while_active.callback(tf.close)

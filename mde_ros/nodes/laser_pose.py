@@ -64,7 +64,7 @@ class LaserPose:
         if self._tf is None:
             raise Rejected(
                 "no_transform_source",
-                f"expected the pose of the laser, there is none: tf2_ros is not installed and the"
+                "expected the pose of the laser, there is none: tf2_ros cannot be imported and the"
                 f" parameter {parameter} is empty; set it to x y z qx qy qz qw",
             )
         return self._tf.lookup(target, laser, stamp_ns)

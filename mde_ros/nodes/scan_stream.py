@@ -21,7 +21,8 @@ from mde_ros.nodes.laser_pose import LaserPose
 from mde_ros.nodes.scan_statistics import ScanStatistics
 
 RETURNS = {LaserScan: scan_returns, PointCloud2: cloud_returns}
-WINDOW_NS = 2_000_000_000  # as long as scans are kept for images that come late
+LATE_S = 1.0  # by which an image may come after the scans of its time
+MOST_SCANS = 256  # that are kept, whatever their stamps
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,28 +63,23 @@ class ScanStream:
     ) -> None:
         self._settings, self._topic, self._pose = settings, topic, pose
         self._statistics = statistics
-        self._window: deque[Scan] = deque()
+        self._window: deque[Scan] = deque(maxlen=MOST_SCANS)
         self._odometry: Odometry | None = None
 
     def take_scan(self, msg: LaserScan | PointCloud2) -> None:
-        """Keep a scan, unless it contradicts itself or measured nothing."""
+        """Keep a scan, unless it contradicts itself, measured nothing or does not say when."""
         self._statistics.scans_in += 1
         try:
-            returns = RETURNS[type(msg)](msg)
-        except ScanError as error:
-            return self._statistics.reject(Rejected("scan_invalid", str(error)))
-        if not len(returns.points):
-            beams = len(msg.ranges) if isinstance(msg, LaserScan) else msg.width * msg.height
-            text = f"scan: expected returns within its range, got none of {beams} beams"
-            return self._statistics.reject(Rejected("scan_empty", text))
-        stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
-        if self._window and stamp_ns < self._window[-1].stamp_ns:
-            self._statistics.jump((self._window[-1].stamp_ns - stamp_ns) * 1e-9)
+            scan = scan_from(msg)
+        except Rejected as error:
+            return self._statistics.reject(error)
+        if self._window and scan.stamp_ns < self._window[-1].stamp_ns:
+            self._statistics.jump((self._window[-1].stamp_ns - scan.stamp_ns) * 1e-9)
             self._window.clear()
             self._pose.clear()
-        middle_ns = stamp_ns + round(sum(returns.sweep_s) / 2 * 1e9)
-        self._window.append(Scan(returns, msg.header.frame_id, stamp_ns, middle_ns))
-        while middle_ns - self._window[0].middle_ns > WINDOW_NS:
+        self._window.append(scan)
+        oldest_ns = scan.middle_ns - (LATE_S + self._settings().max_scan_age) * 1e9
+        while self._window[0].middle_ns < oldest_ns:
             self._window.popleft()
 
     def take_odometry(self, msg: Odometry) -> None:
@@ -128,7 +124,8 @@ class ScanStream:
     def _nearest(self, stamp_ns: int) -> Scan:
         if not self._window:
             raise Rejected("no_scan", f"expected a scan on {self._topic}, none has come to use")
-        scan = min(self._window, key=lambda s: abs(s.middle_ns - stamp_ns))
+        newest_first = reversed(self._window)
+        scan = min(newest_first, key=lambda s: abs(s.middle_ns - stamp_ns))
         age_s, limit_s = (stamp_ns - scan.middle_ns) * 1e-9, self._settings().max_scan_age
         if abs(age_s) > limit_s:
             raise Rejected(
@@ -186,3 +183,25 @@ class ScanStream:
         valid = depth_m > 0
         if valid.any():
             self._statistics.compared(depth_m[valid], seen.points[valid, 2])
+
+
+def scan_from(msg: LaserScan | PointCloud2) -> Scan:
+    """The returns of a LiDAR message and the times of them.
+
+    Raises:
+        Rejected: scan_invalid, scan_empty or scan_no_stamp.
+    """
+    try:
+        returns = RETURNS[type(msg)](msg)
+    except ScanError as error:
+        raise Rejected("scan_invalid", str(error)) from None
+    if not len(returns.points):
+        beams = len(msg.ranges) if isinstance(msg, LaserScan) else msg.width * msg.height
+        raise Rejected(
+            "scan_empty", f"scan: expected returns within its range, got none of {beams} beams"
+        )
+    stamp_ns = Time.from_msg(msg.header.stamp).nanoseconds
+    if not stamp_ns:
+        raise Rejected("scan_no_stamp", "scan: expected the time it was measured, got a stamp of 0")
+    middle_ns = stamp_ns + round(sum(returns.sweep_s) / 2 * 1e9)
+    return Scan(returns, msg.header.frame_id, stamp_ns, middle_ns)

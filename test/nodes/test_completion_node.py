@@ -146,7 +146,7 @@ def test_without_a_pose_of_the_laser_the_node_says_so_and_publishes_nothing(
         bench.show(image_message(RGB, 1_000 * MS + stamp), info())
     assert node.statistics.dropped == {"no_transform_source": 3} and not bench.heard[DEPTH]
     log = capfd.readouterr().err
-    assert log.count("tf2_ros is not installed and the parameter laser_to_camera is empty") == 1
+    assert log.count("tf2_ros cannot be imported and the parameter laser_to_camera is empty") == 1
     seen = len(heard)
     bench.until(lambda: len(heard) > seen)
     frames, scans = ({v.key: v.value for v in s.values} for s in heard[-1].status)
