@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mde_ros.cli import main, make_parser, topics_of
 from mde_ros.datasets import DatasetError, open_dataset
 from mde_ros.datasets.kitti import Kitti
 from mde_ros.datasets.kitti_files import NOMINAL_T_CAMERA_VELO, Rig, one_ring, returns
@@ -487,6 +488,18 @@ def test_damage_to_the_other_layouts_is_named(selection, odometry, extract):
         open_dataset(odometry)
     with pytest.raises(DatasetError, match=r"sequences/21/image_2: expected \.png or \.jpg"):
         open_dataset(odometry, sequences=("21",))
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def test_options_of_the_reader_come_from_the_command_line(extract, capsys):
+    a = make_parser().parse_args(
+        ["evaluate", "x", "--options", "points=all", "keep_given=true", "sequences=['00', '01']"]
+    )
+    assert topics_of(a) == {"points": "all", "keep_given": True, "sequences": ["00", "01"]}
+    assert main(["evaluate", str(extract), "--options", "rings=9"]) == 2
+    assert "expected options of Kitti (points, row, keep_given, " in capsys.readouterr().err
 
 
 # ---- real frames ---------------------------------------------------------------------------------
