@@ -69,12 +69,13 @@ def write_bag(clip: Path, path: Path, jpeg: bool = False) -> None:
         out = Output(writer, {})
         for index, stamp in enumerate((scan["stamp_ns"] + START_NS).tolist()):
             write_transforms(out, scan, index, stamp)
+            # Before the image, which no node keeps waiting for a scan.
+            out.write("/scan", stamp, laser_scan(scan, index, stamp))
             header = message("std_msgs/msg/Header", time_of(stamp), CAMERA)
             out.write("/camera/camera_info", stamp, camera_info(facts, header))
             write_images(out, clip, index, stamp, header, jpeg)
             moving = np.isin(load(clip / f"instance/{index:03d}.png"), movers)
             out.write("/camera/moving", stamp, image(np.uint8(255) * moving, "mono8", header))
-            out.write("/scan", stamp, laser_scan(scan, index, stamp))
     (work / "bag" / "bag.mcap").replace(path)
     shutil.rmtree(work)
 
