@@ -124,7 +124,9 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
     flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
     scan = "height=H[,pitch=P,beams=N,noise=S]"
-    flag("--virtual-scan", metavar=scan, help="cut a scan out of the truth: metres below the camera")
+    flag(
+        "--virtual-scan", metavar=scan, help="cut a scan out of the truth: metres below the camera"
+    )
     scaled = "also every model without LiDAR, times the median of scan / model"
     flag("--scan-scaled", action="store_true", default=None, help=scaled)
     topic_flags(flag)
@@ -148,7 +150,9 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--output", default="report.html", metavar="FILE")
 
     flag = command("view", run_view, "show recordings in rerun, all on one time line")
-    flag("data", nargs="+", metavar="DATA", help="bags (output.mcap of the demo, too), RGB-D folders")
+    flag(
+        "data", nargs="+", metavar="DATA", help="bags (output.mcap of the demo, too), RGB-D folders"
+    )
     flag("--model", help="shipped name or file, whose prediction is shown too")
     flag("--max-frames", type=int, default=0, metavar="N", help="at most N of each, evenly spread")
     flag("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")
@@ -157,6 +161,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     flag = command("benchmark", run_benchmark, "measure network, pipeline and node on this machine")
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
+    flag("--completion", action="store_true", help="the shipped completion model too, with a LiDAR")
+    flag("--beams", type=int, default=720, help="of each scan of that LiDAR")
     flag("--frames", type=int, default=200, help="frames per measurement")
     flag("--soak", type=int, default=0, metavar="N", help="watch the node's memory over N frames")
     flag("--size", default="640x480", metavar="WxH", help="of the camera's image, in pixels")
@@ -410,7 +416,8 @@ def run_benchmark(a: argparse.Namespace) -> int:
     from mde_ros.evaluation.benchmark import run_benchmark as run
 
     return run(
-        a.models,
+        [*a.models, "completion"] if a.completion else a.models,
+        beams=a.beams,
         frames=a.frames,
         size=picture_size(a.size),
         threads=a.threads,

@@ -208,6 +208,16 @@ def test_size_and_device_reach_the_benchmark(monkeypatch):
     assert asked["size"] == (320, 240) and asked["device"] == "cpu"
 
 
+def test_benchmark_of_completion_is_beside_the_mono_model(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "mde_ros.evaluation.benchmark.run_benchmark",
+        lambda models, **given: asked.update(given, models=models),
+    )
+    assert main(["benchmark", "--completion", "--beams", "360"]) == 0
+    assert asked["models"] == ["default", "completion"] and asked["beams"] == 360
+
+
 ROW = {"name": "a", "parameters": 67_569_473, "gmac": 1.5, "input": "304x228", "source": "b"}
 
 

@@ -23,20 +23,16 @@ import cv2
 import numpy as np
 
 from mde_ros.config import PipelineSettings
+from mde_ros.evaluation.benchmark_table import NODE_FEEDS, print_benchmark
+from mde_ros.evaluation.laser import LASER_TO_CAMERA, make_scans, scan_costs, with_points
 from mde_ros.evaluation.results import machine, versions, write_json
-from mde_ros.frame import Camera, Frame
+from mde_ros.frame import Camera, Frame, Prediction
 from mde_ros.isolation import own_domain
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelError
 
 ROUNDS = 10
 FOCAL_AT_640 = 525.0  # a usual RGB-D camera, in pixels
-NODE_FEEDS = {
-    "depth": "at 30 Hz, depth",
-    "cloud": "at 30 Hz, depth and cloud",
-    "fast": "as fast as it takes, depth",
-    "fast_cloud": "as fast as it takes, both",
-}
 
 
 class BenchmarkError(ValueError):
@@ -52,23 +48,36 @@ class Candidate:
     pipeline: DepthPipeline
     spent_ms: dict[str, list[float]] = field(default_factory=dict)
 
-    def measure(self, frames: Sequence[Frame]) -> None:
-        """One round: each frame through the parts, then through the pipeline as a whole."""
+    @property
+    def takes_points(self) -> bool:
+        """Whether frames come with a scan."""
+        return self.pipeline.runtime.spec.takes_points
+
+    def measure(self, frames: Sequence[Frame], scans: Sequence[Any]) -> None:
+        """One round: each frame through the parts, then through the pipeline as a whole.
+
+        Networks that take points get those of a scan; making them of the message counts.
+        """
         pipeline = self.pipeline
         optics = pipeline.optics(frames[0].camera)
-        for frame in frames:
+        for i, frame in enumerate(frames):
+            if self.takes_points:
+                frame = self._time("scan", with_points, frame, scans[i % len(scans)])
             image, sparse = self._time("prepare", pipeline.prepare, frame, optics)
             begin = time.process_time()
             focal_px = optics.network.focal_px
             outputs = self._time("network", pipeline.runtime, image, focal_px, sparse)
             self.spent_ms.setdefault("network_cpu", []).append(1e3 * (time.process_time() - begin))
             self._time("finish", pipeline.finish, outputs, optics)
-        for frame in frames:
-            self._time("pipeline", pipeline, frame)
+        for i, frame in enumerate(frames):
+            self._time("pipeline", self._whole, frame, scans[i % len(scans)])
 
     def median_ms(self, part: str) -> float:
         """Median over all rounds."""
         return float(np.median(self.spent_ms[part]))
+
+    def _whole(self, frame: Frame, scan: Any) -> Prediction:
+        return self.pipeline(with_points(frame, scan) if self.takes_points else frame)
 
     def _time(self, part: str, call: Callable, *arguments: Any) -> Any:
         begin = time.perf_counter()
@@ -123,6 +132,7 @@ def make_frames(width: int, height: int, count: int = 8, seed: int = 0) -> list[
 def measure_pipelines(
     candidates: Sequence[Candidate],
     frames: Sequence[Frame],
+    scans: Sequence[Any],
     calls: int,
     rounds: int = ROUNDS,
     progress: Callable[[], None] = lambda: None,
@@ -130,14 +140,14 @@ def measure_pipelines(
     """Warm up, then let all candidates take turns for some rounds of `calls` frames in all."""
     per_round = max(1, calls // rounds)
     for candidate in candidates:
-        candidate.measure(frames[:3])
+        candidate.measure(frames[:3], scans)
         candidate.spent_ms.clear()
     for i in range(rounds):
         chosen = [frames[(i * per_round + k) % len(frames)] for k in range(per_round)]
         turn = i % len(candidates)
         for candidate in [*candidates[turn:], *candidates[:turn]]:
             time.sleep(0.02)  # threads of the one before spin for a while
-            candidate.measure(chosen)
+            candidate.measure(chosen, scans)
             progress()
 
 
@@ -162,7 +172,7 @@ def probe(frames: Sequence[Frame], arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def measure_node(
-    candidate: Candidate, frames: Sequence[Frame], count: int, soak: int = 0
+    candidate: Candidate, frames: Sequence[Frame], beams: int, count: int, soak: int = 0
 ) -> dict[str, Any]:
     """The node with this model, fed over DDS: see probe.measure for what comes back."""
     runtime, settings = candidate.pipeline.runtime, candidate.pipeline.settings
@@ -172,8 +182,11 @@ def measure_node(
         "device": runtime.device,
         "threads": settings.threads,
     }
-    arguments = ["--feeds", *NODE_FEEDS, "--frames", str(count), "--soak", str(soak), "--set"]
-    return probe(frames, arguments + [f"{k}:={v}" for k, v in parameters.items()])
+    arguments = ["--feeds", *NODE_FEEDS, "--frames", str(count), "--soak", str(soak)]
+    if candidate.takes_points:
+        parameters["laser_to_camera"] = " ".join(f"{x:g}" for x in LASER_TO_CAMERA)
+        arguments += ["--beams", str(beams)]
+    return probe(frames, [*arguments, "--set", *(f"{k}:={v}" for k, v in parameters.items())])
 
 
 def row(
@@ -181,16 +194,19 @@ def row(
 ) -> dict[str, Any]:
     """The entry of one candidate in benchmark.json."""
     runtime = candidate.pipeline.runtime
-    parts = {p: candidate.median_ms(p) for p in ("prepare", "network", "finish")}
+    own = ("scan", "prepare", "network", "finish")
+    parts = {p: candidate.median_ms(p) for p in own if p in candidate.spent_ms}
     parts.update(messages or {})
     # Colour is for looking: a robot that drives does not subscribe to it.
-    other = sum(parts.get(k, 0.0) for k in ("prepare", "finish", "image_to_rgb", "depth_message"))
+    others = ("scan", "prepare", "finish", "image_to_rgb", "depth_message")
+    other = sum(parts.get(k, 0.0) for k in others)
     entry: dict[str, Any] = {
         "name": candidate.name,
         "file": runtime.path.name,
         "weights_sha256": runtime.sha256,
         "runtime": runtime.name,
         "device": runtime.device,
+        "takes_points": candidate.takes_points,
         "threads": candidate.pipeline.settings.threads,
         "network_ms": parts["network"],
         "other_ms": other,
@@ -222,6 +238,7 @@ def run_benchmark(
     *,
     frames: int = 200,
     size: tuple[int, int] = (640, 480),
+    beams: int = 720,
     threads: int = 2,
     device: str = "auto",
     node: bool = True,
@@ -234,6 +251,7 @@ def run_benchmark(
         models: shipped names or files, the first is the one the others are compared with.
         frames: per measurement, at least 10.
         size: of the camera's image, pixels.
+        beams: of the scans that models which take points get.
         threads, device: for the network.
         node: whether to measure the node over DDS too; needs ROS 2.
         soak: frames over which the memory of the first model's node is watched.
@@ -252,6 +270,8 @@ def run_benchmark(
         raise BenchmarkError(f"frames: expected at least {ROUNDS}, got {frames}")
     if min(size) < 16:
         raise BenchmarkError(f"size: expected at least 16x16 pixels, got {size[0]}x{size[1]}")
+    if beams < 2:
+        raise BenchmarkError(f"beams: expected at least 2, got {beams}")
     settings = PipelineSettings(threads=threads, device=device)
     candidates, skipped = find_candidates(models, settings)
     pictures = make_frames(*size)
@@ -263,96 +283,35 @@ def run_benchmark(
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         steps = len(candidates) * (ROUNDS + (3 * ROUNDS if with_node else 0))
         task = bar.add_task("pipelines", total=steps)
-        measure_pipelines(candidates, pictures, frames, progress=lambda: bar.advance(task))
+        measure_pipelines(
+            candidates, pictures, make_scans(beams), frames, progress=lambda: bar.advance(task)
+        )
         if with_node:
             messages = probe(pictures, ["--messages"])
             for i, candidate in enumerate(candidates):
                 bar.update(task, description=f"node, {candidate.name}")
                 try:
-                    nodes[i] = measure_node(candidate, pictures, frames, soak if i == 0 else 0)
+                    nodes[i] = measure_node(
+                        candidate, pictures, beams, frames, soak if i == 0 else 0
+                    )
                 except BenchmarkError as error:
                     skipped[f"node of {candidate.name} on {candidate.pipeline.runtime.name}"] = str(
                         error
                     )
                 bar.advance(task, 3 * ROUNDS)
+    rows = [row(c, messages, nodes[i]) for i, c in enumerate(candidates)]
     result = {
         "version": 1,
         "machine": {**machine(), "load": load},
         "versions": versions(),
         "image": list(size),
+        "beams": beams,
         "frames": frames,
-        "rows": [row(c, messages, nodes[i]) for i, c in enumerate(candidates)],
+        "rows": rows,
+        "scan": scan_costs(rows),
         "skipped": skipped,
     }
     print_benchmark(result, stderr=json_path == "-")
     if json_path:
         write_json(json_path, result)
     return 0
-
-
-def print_benchmark(result: Mapping[str, Any], stderr: bool = False) -> None:
-    """Print a benchmark: a column for each model on each runtime."""
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = result["rows"]
-    width, height = result["image"]
-    title = f"{width}x{height}, medians of {result['frames']} frames"
-    table = Table(title=title, title_justify="left")
-    table.add_column("milliseconds per frame, unless said")
-    for r in rows:
-        table.add_column(f"{r['name']}\n[dim]{r['runtime']}, {r['device']}[/dim]", justify="right")
-
-    def line(text: str, value: Callable[[Mapping[str, Any]], float | None], decimals: int) -> None:
-        values = [value(r) for r in rows]
-        if any(v is not None for v in values):
-            table.add_row(text, *("–" if v is None else f"{v:.{decimals}f}" for v in values))
-
-    def node(text: str, path: str, decimals: int) -> None:
-        line(text, lambda r: _dig(r.get("node"), path), decimals)
-
-    line("network", lambda r: r["network_ms"], 2)
-    line("  its CPU time, all threads", lambda r: r["network_cpu_ms"], 2)
-    line("everything else, depth only", lambda r: r["other_ms"], 2)
-    line("everything else, with xyzrgb cloud", lambda r: r["other_with_cloud_ms"], 2)
-    line("pipeline without DDS, frames/s", lambda r: r["pipeline_fps"], 0)
-    first = rows[0]["pipeline_fps"]
-    if len(rows) > 1:
-        line(f"  times {rows[0]['name']}", lambda r: r["pipeline_fps"] / first, 2)
-    if any(r.get("node") for r in rows):
-        table.add_section()
-        node("node: first depth, s after start", "first_depth_s", 2)
-        node("node: memory, MiB", "rss_mb", 0)
-        node("  growth over the soak, MiB", "soak.growth_mb", 1)
-    for feed, text in NODE_FEEDS.items():
-        if any(_dig(r.get("node"), f"feeds.{feed}") for r in rows):
-            table.add_section()
-            node(f"node fed {text}: frames/s", f"feeds.{feed}.fps", 1)
-            if not feed.startswith("fast"):  # there, frames are overtaken by newer ones on purpose
-                node("  frames lost", f"feeds.{feed}.lost", 0)
-            for p in ("p50", "p95", "p99"):
-                node(f"  stamp to receive, {p}", f"feeds.{feed}.latency_ms.{p}", 1)
-            node("  CPU of the node", f"feeds.{feed}.cpu_ms_per_frame", 1)
-            line(
-                "  CPU of all but the network",
-                lambda r, f=feed: _other_cpu(r, f),  # type: ignore[misc]
-                1,
-            )
-    console = Console(stderr=stderr)
-    console.print(table)
-    for what, why in result["skipped"].items():
-        console.print(f"not measured: {what}: {why}", highlight=False, markup=False)
-    machine_ = result["machine"]
-    if machine_["load"][0] > machine_["cores"]:
-        console.print(f"this machine is busy (load {machine_['load'][0]:.1f}): expect better ones")
-
-
-def _dig(values: Any, path: str) -> Any:
-    for key in path.split("."):
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
-
-
-def _other_cpu(r: Mapping[str, Any], feed: str) -> float | None:
-    cpu = _dig(r.get("node"), f"feeds.{feed}.cpu_ms_per_frame")
-    return None if cpu is None else cpu - r["network_cpu_ms"]

@@ -1,7 +1,8 @@
-"""Starts the depth node as a process of its own, feeds it over DDS and measures what comes back.
+"""Starts a node as a process of its own, feeds it over DDS and measures what comes back.
 
 `python -m mde_ros.nodes.probe IMAGES.npy --feeds depth cloud --set model:=FILE` prints one
-JSON object. `mde benchmark` is its user.
+JSON object; with `--beams N` the node is the completion node, and gets a scan with every image.
+`mde benchmark` is its user.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera, Prediction
@@ -66,9 +67,10 @@ class Probe:
     Args:
         images: (N, H, W, 3) uint8 RGB, sent in turn.
         focal_px: focal length told in camera_info.
+        beams: of a scan over 270 degrees that is sent before each image, 0 = none.
     """
 
-    def __init__(self, images: np.ndarray, focal_px: float) -> None:
+    def __init__(self, images: np.ndarray, focal_px: float, beams: int = 0) -> None:
         rclpy.init(args=[])
         self.node = rclpy.create_node("mde_probe")
         self.executor = SingleThreadedExecutor()
@@ -77,6 +79,8 @@ class Probe:
         self._image_out = self.node.create_publisher(Image, "image", sensor)
         self._info_out = self.node.create_publisher(CameraInfo, "camera_info", sensor)
         self._messages, self._info = make_messages(images, focal_px)
+        self._scan = make_scan(beams) if beams else None
+        self._scan_out = self.node.create_publisher(LaserScan, "scan", sensor)
         self.feed = Feed()
         self._counted = "depth"
         self._inputs: dict[str, Any] = {}
@@ -95,13 +99,16 @@ class Probe:
         self._counted = topics[-1]
 
     def send(self) -> None:
-        """Publish the next image with its camera_info, stamped now."""
+        """Publish the next image with its camera_info, and a scan, all stamped now."""
         now = time.time_ns()
         message = self._messages[self._sent % len(self._messages)]
         stamp = Time(nanoseconds=now).to_msg()
         message.header.stamp = self._info.header.stamp = stamp
         self._sent += 1
         self.feed.sent[now] = now * 1e-9
+        if self._scan:
+            self._scan.header.stamp = stamp
+            self._scan_out.publish(self._scan)
         self._info_out.publish(self._info)
         self._image_out.publish(message)
 
@@ -163,6 +170,16 @@ def make_messages(images: np.ndarray, focal_px: float) -> tuple[list[Image], Cam
     return messages, info
 
 
+def make_scan(beams: int) -> LaserScan:
+    """A wall 3 m away on all sides."""
+    half = np.radians(135)
+    scan = LaserScan(range_min=0.05, range_max=30.0, ranges=[3.0] * beams)
+    scan.header.frame_id = "laser"
+    scan.angle_min, scan.angle_max = -half, half
+    scan.angle_increment = 2 * half / (beams - 1)
+    return scan
+
+
 def camera_matrix(width: int, height: int, focal_px: float) -> np.ndarray:
     """K of a camera that looks through the middle of its image."""
     return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1.0]])
@@ -188,8 +205,11 @@ def measure(
     frames: int,
     rate_hz: float,
     soak: int = 0,
+    beams: int = 0,
 ) -> dict[str, Any]:
     """Start the node with these parameters, run the feeds one after the other, stop it.
+
+    With `beams` it is the completion node, fed scans of so many.
 
     Returns:
         `first_depth_s` after the process was started, per feed what `_summary` gives, `rss_mb`,
@@ -198,8 +218,9 @@ def measure(
     Raises:
         ProbeError: when no depth comes, or the node ends early.
     """
-    probe = Probe(images, focal_px)
-    command = [sys.executable, "-m", "mde_ros.nodes.depth_node", "--ros-args"]
+    probe = Probe(images, focal_px, beams)
+    node = "completion_node" if beams else "depth_node"
+    command = [sys.executable, "-m", f"mde_ros.nodes.{node}", "--ros-args"]
     for parameter in ("autostart:=true", *parameters):
         command += ["-p", parameter]
     probe.listen("depth")
@@ -308,6 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=30.0, help="of depth and cloud, in Hz")
     parser.add_argument("--soak", type=int, default=0, help="frames of a memory test at the end")
     parser.add_argument("--focal", type=float, default=525.0, help="focal length in pixels")
+    parser.add_argument("--beams", type=int, default=0, help="of a scan, for the completion node")
     parser.add_argument("--messages", action="store_true", help="time conversions instead")
     parser.add_argument("--set", nargs="*", default=[], help="NAME:=VALUE parameters of the node")
     a = parser.parse_args(arguments)
@@ -317,7 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
         if a.messages:
             result: dict[str, Any] = measure_messages(images, a.focal)
         else:
-            result = measure(images, a.focal, a.set, a.feeds, a.frames, a.rate, a.soak)
+            result = measure(images, a.focal, a.set, a.feeds, a.frames, a.rate, a.soak, a.beams)
     except ProbeError as error:
         print(f"probe: {error}", file=sys.stderr)
         return 1

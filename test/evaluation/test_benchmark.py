@@ -17,24 +17,31 @@ from mde_ros.evaluation.benchmark import (
     row,
     run_benchmark,
 )
+from mde_ros.evaluation.laser import cost_sentence, make_scans, scan_costs, with_points
 from mde_ros.frame import Prediction
 from mde_ros.isolation import own_domain
 
 
 class Sleeper:
-    """A pipeline that takes as long as it is told: prepare 2 ms, finish 1 ms, network `ms`."""
+    """A pipeline that takes as long as it is told: prepare 2 ms, finish 1 ms, network `ms`.
 
-    def __init__(self, ms: float) -> None:
+    It keeps the number of points of every frame it gets, None without.
+    """
+
+    def __init__(self, ms: float, takes_points: bool = False) -> None:
         self.settings = PipelineSettings(threads=1)
         self.ms = ms
+        self.points = []
         path = SimpleNamespace(name="sleeper.onnx")
         self.runtime = _Network(self, path)
+        self.runtime.spec = SimpleNamespace(name="sleeper", takes_points=takes_points)
 
     def optics(self, camera):
         return SimpleNamespace(network=camera)
 
     def prepare(self, frame, optics):
         time.sleep(0.002)
+        self.points.append(None if frame.points is None else len(frame.points))
         return frame.image, None
 
     def finish(self, outputs, optics):
@@ -59,7 +66,7 @@ class _Network:
 
 def test_parts_and_frame_rate_are_the_planted_times():
     slow, fast = Candidate("slow", "a", Sleeper(20)), Candidate("fast", "b", Sleeper(5))
-    measure_pipelines([slow, fast], make_frames(64, 48), calls=20)
+    measure_pipelines([slow, fast], make_frames(64, 48), make_scans(90), calls=20)
     a, b = row(slow, None, None), row(fast, None, None)
     # A sleep is never shorter than told; how much longer it is depends on who else is running.
     assert 20 <= a["network_ms"] < 40 and 5 <= b["network_ms"] < 20
@@ -82,6 +89,51 @@ def test_all_else_is_the_sum_of_its_parts():
     assert entry["node_fps"] is None
 
 
+def test_scan_becomes_the_points_that_a_camera_above_it_sees():
+    """By hand: a beam at angle a and range r lies at x = -r sin a, y = 0.2, z = r cos a."""
+    frame, (scan,) = make_frames(64, 48)[0], make_scans(541, 1)
+    points = with_points(frame, scan).points
+    angles = np.radians(np.linspace(-135, 135, 541))
+    ranges = np.array(scan.ranges)
+    expected = np.stack([-ranges * np.sin(angles), np.full(541, 0.2), ranges * np.cos(angles)], 1)
+    K = frame.camera.K
+    u = K[0, 0] * expected[:, 0] / expected[:, 2] + K[0, 2]
+    v = K[1, 1] * expected[:, 1] / expected[:, 2] + K[1, 2]
+    seen = (expected[:, 2] > 0) & (abs(u - 31.5) < 32) & (abs(v - 23.5) < 24)
+    assert 50 < seen.sum() < 541
+    assert points == pytest.approx(expected[seen], abs=1e-5)
+
+
+def test_only_a_network_that_takes_points_gets_a_scan_and_its_time_counts():
+    mono, completion = Sleeper(1), Sleeper(1, takes_points=True)
+    pair = [Candidate("mono", "m", mono), Candidate("completion", "c", completion)]
+    measure_pipelines(pair, make_frames(64, 48), make_scans(720), calls=20)
+    assert set(mono.points) == {None} and min(completion.points) > 100
+    with_scan, without = (c.spent_ms.get("scan") for c in reversed(pair))
+    assert without is None and len(with_scan) == 20
+    entry = row(pair[1], None, None)
+    parts = entry["parts_ms"]
+    assert entry["other_ms"] == pytest.approx(parts["scan"] + parts["prepare"] + parts["finish"])
+
+
+def test_cost_of_a_scan_is_the_difference_from_the_first_mono_model_on_the_same_runtime():
+    def entry(name, runtime, network_ms, other_ms, takes_points=False):
+        return {"name": name, "runtime": runtime, "device": "cpu", "network_ms": network_ms,
+                "other_ms": other_ms, "takes_points": takes_points}  # fmt: skip
+
+    rows = [
+        entry("fast", "torch", 20.0, 1.0),
+        entry("fast", "onnxruntime", 4.0, 1.0),
+        entry("other", "onnxruntime", 8.0, 2.0),
+        entry("completion", "onnxruntime", 5.0, 1.25, True),
+        entry("completion", "openvino", 5.0, 1.25, True),
+    ]
+    (cost,) = scan_costs(rows)
+    assert (cost["name"], cost["beside"], cost["runtime"]) == ("completion", "fast", "onnxruntime")
+    assert (cost["adds_ms"], cost["network_ratio"]) == (0.25, 1.25)
+    assert "adds 0.25 ms" in cost_sentence(cost) and "1.25 times" in cost_sentence(cost)
+
+
 def test_frames_of_any_size_keep_the_field_of_view():
     small, large = make_frames(320, 240)[0].camera, make_frames(1280, 960)[0].camera
     assert large.focal_px == 4 * small.focal_px == 2 * benchmark.FOCAL_AT_640
@@ -92,22 +144,25 @@ def test_file_holds_every_key_of_the_format_and_says_what_was_left_out(
 ):
     monkeypatch.setattr(benchmark, "DepthPipeline", lambda settings: _of(settings))
     out = tmp_path / "benchmark.json"
-    assert run_benchmark(["a", "b"], frames=10, size=(64, 48), node=False, json_path=str(out)) == 0
+    models = ["a", "completion"]
+    assert run_benchmark(models, frames=10, size=(64, 48), node=False, json_path=str(out)) == 0
     result = json.loads(out.read_text())
     assert {"machine", "frames", "rows"} <= set(result)
     for entry in result["rows"]:
         assert {"name", "runtime", "threads", "network_ms", "other_ms", "node_fps", "latency_ms",
                 "cpu_ms_per_frame", "rss_mb"} <= set(entry)  # fmt: skip
-    assert [r["name"] for r in result["rows"]] == ["a", "b"]
+    assert [r["name"] for r in result["rows"]] == models
+    assert result["beams"] == 720 and [c["name"] for c in result["scan"]] == ["completion"]
     assert all("on torch" in k or "on openvino" in k for k in result["skipped"])
-    assert "times a" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "times a" in printed and "its scan adds" in printed
 
 
 def _of(settings):
     if settings.runtime != "onnxruntime":
         raise benchmark.ModelError("not here")
-    sleeper = Sleeper(2)
-    sleeper.runtime.spec = SimpleNamespace(name=settings.model)
+    sleeper = Sleeper(2, settings.model.startswith("completion"))
+    sleeper.runtime.spec.name = settings.model
     return sleeper
 
 
@@ -158,6 +213,8 @@ def test_no_model_that_runs_is_one_sentence():
         run_benchmark(["none.onnx"], frames=10, node=False)
 
 
-def test_too_few_frames_are_refused():
+def test_too_few_frames_or_beams_are_refused():
     with pytest.raises(BenchmarkError, match="expected at least 10, got 3"):
         run_benchmark(frames=3)
+    with pytest.raises(BenchmarkError, match="beams: expected at least 2, got 1"):
+        run_benchmark(beams=1)
