@@ -261,7 +261,7 @@ def run_export(a: argparse.Namespace) -> int:
     return 0
 
 
-def overrides(pairs: list[str]) -> dict[str, Any]:
+def overrides(pairs: list[str], flag: str = "--set") -> dict[str, Any]:
     """["loop.steps=100"] → {"loop": {"steps": 100}}; values are read as YAML."""
     import yaml
 
@@ -271,7 +271,7 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set: expected KEY=VALUE, got {pair!r}")
+            raise ConfigError(f"{flag}: expected KEY=VALUE, got {pair!r}")
         *path, last = key.split(".")
         inner = values
         for part in path:
@@ -281,7 +281,7 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
         try:
             inner[last] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ConfigError(f"--set: expected a YAML value, got {pair!r}") from None
+            raise ConfigError(f"{flag}: expected a YAML value, got {pair!r}") from None
     return values
 
 
@@ -385,7 +385,7 @@ def topics_of(a: argparse.Namespace) -> dict[str, Any]:
     """What was given of topic_flags, as open_dataset takes it."""
     kinds = ("image", "camera_info", "truth", "scan", "mask")
     names = (*(f"{kind}_topic" for kind in kinds), "max_scan_age", "laser_to_camera")
-    return {**given({name: getattr(a, name) for name in names}), **overrides(a.options)}
+    return {**given({name: getattr(a, name) for name in names}), **overrides(a.options, "--options")}
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:
