@@ -7,8 +7,8 @@
                 └── features ──────────────────this place like?"─┴── refinement ── s
 
 Every step falls back on the one before: a place unlike all points gets the median error of them
-all, and without any point the answer is the student's. The network is ours; the loss that trains it
-is that of the single-line completion (METHODS 7b, training/completion.py).
+all or keeps the student's answer, and without any point the answer is the student's. The network is
+ours; the loss that trains it is that of the single-line completion (METHODS 7b).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class LightCompletion(FastNet):
         super().__init__(backbone)
         self.query = nn.Conv2d(64, 32, 1)
         self.key = nn.Conv2d(64, 32, 1)
-        self.unlike = nn.Conv2d(64, 1, 1)  # how much a place is like no point
+        # How much a place is like no point: it takes the median of all, or the student's answer.
+        self.unlike = nn.Conv2d(64, 2, 1)
         # Likeness falls with distance across, down (100 pixels) and in the student's log-depth.
         self.falls = nn.Parameter(torch.tensor([2.0, 0.5, 2.0]).log())
         self.mix = nn.Sequential(nn.Conv2d(64 + 6, 32, 1), nn.ReLU(inplace=True))
@@ -50,6 +51,7 @@ class LightCompletion(FastNet):
         self.head = nn.Conv2d(32, 8, 3, padding=1)
         with torch.no_grad():  # starts as the student, scaled, with an error of 20 %
             self.unlike.weight.zero_()
+            self.unlike.bias.copy_(torch.tensor([0.0, -2.0]))  # type: ignore[union-attr]
             self.head.weight.zero_()
             self.head.bias.copy_(torch.tensor([0.0] * 4 + [-3.9] * 4))  # type: ignore[union-attr]
 
@@ -110,18 +112,21 @@ class LightCompletion(FastNet):
         query_place = F.avg_pool2d(places, 4).flatten(2)
         unlike = self.unlike(query_maps).flatten(2).float()
 
-        # q·k - |a (p_q - p_k)|² for every key, and `unlike` for one more that stands for none of
+        # q·k - |a (p_q - p_k)|² for every key, and `unlike` for two more that stand for none of
         # them: one product of matrices. |a p_q|², the same for all keys, is moved over to `unlike`.
         a = torch.exp(self.falls).view(1, 3, 1)
         far = (a * key_place**2).sum(1, True) + torch.where(filled, 0.0, EMPTY).flatten(2)
         unlike = unlike + (a * query_place**2).sum(1, True)
-        none = F.pad(torch.zeros_like(far), (0, 1), value=1.0)
-        key = torch.cat([F.pad(torch.cat([key, key_place, far], 1), (0, 1)), none], 1)
-        query = torch.cat([query, 2 * a * query_place, -torch.ones_like(unlike), unlike], 1)
-        weights = torch.softmax(query.transpose(1, 2) @ key, 2)  # (N, Q, K + 1)
+        own = torch.eye(2, device=far.device).expand(n, 2, 2)
+        none = torch.cat([torch.zeros_like(far).expand(n, 2, -1), own], 2)
+        key = torch.cat([F.pad(torch.cat([key, key_place, far], 1), (0, 2)), none], 1)
+        query = torch.cat([query, 2 * a * query_place, -torch.ones_like(unlike[:, :1]), unlike], 1)
+        weights = torch.softmax(query.transpose(1, 2) @ key, 2)  # (N, Q, K + 2)
 
+        # Of the two, one says the median of all points, the other the student's own answer.
         values = torch.cat([error, error**2, torch.ones_like(error)], 1)
-        carried = weights @ F.pad(values, (0, 1)).transpose(1, 2)  # (N, Q, 3)
+        fallback = F.pad(-median.flatten(2), (1, 0, 0, 2))
+        carried = weights @ torch.cat([values, fallback], 2).transpose(1, 2)  # (N, Q, 3)
         carried = carried.transpose(1, 2).view(n, 3, height // 2, width // 2)
         mean, square, certain = carried.split(1, 1)
         spread = torch.sqrt((square - mean**2).clamp(min=0) + 1e-6)

@@ -133,20 +133,21 @@ def maps_of(settings: CompletionSettings) -> Callable[[View, Rng], dict[str, np.
 
 
 def shown(points: np.ndarray, settings: CompletionSettings, rng: Rng) -> np.ndarray:
-    """Which points (N, 3) the network gets to see: none, all, or without sectors or beams. (N,)"""
+    """Which points (N, 3) the network gets to see: none, all, single beams, one sector, or all but
+    a few sectors. (N,) bool"""
     kind, n = rng.random(), len(points)
     if kind < settings.monocular:
         return np.zeros(n, bool)
     if kind > settings.monocular + settings.hidden:
         return np.ones(n, bool)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return rng.random(n) < rng.uniform(0.05, 0.8)
     across = points[:, 0] / np.maximum(points[:, 2], 1e-3)
-    low, high = np.percentile(across, [0, 100]) if n else (0.0, 1.0)
-    keep = np.ones(n, bool)
-    for _ in range(rng.integers(1, 4)):
+    low, high = (across.min(), across.max()) if n else (0.0, 1.0)
+    hide, keep = rng.random() < 0.5, np.ones(n, bool)
+    for _ in range(rng.integers(1, 4) if hide else 1):
         middle, half = rng.uniform(low, high), rng.uniform(0.05, 0.25) * (high - low)
-        keep &= np.abs(across - middle) > half
+        keep &= (np.abs(across - middle) > half) == hide
     return keep
 
 
