@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Kitti:
             or annotated depth where the data set has any (auto).
         split: text file that lists frames of drives, such as Eigen's (see kitti_files.read_split).
         part: of the depth benchmark, train, val or all; needed where there are both.
-        cameras: of drives, image_02 (left) and image_03 (right); a split names its own.
+        cameras: of drives, image_02 (left), image_03 (right) or both; a split names its own.
         raw: folder of the raw recordings, where it is not `path`.
         sequences: of odometry, such as ("00", "01"); all by default.
 
@@ -65,9 +66,9 @@ class Kitti:
         truth: str = "auto",
         split: str | Path | None = None,
         part: str | None = None,
-        cameras: Sequence[str] = ("image_02",),
+        cameras: str | Sequence[str] = "image_02",
         raw: str | Path | None = None,
-        sequences: Sequence[str] | None = None,
+        sequences: str | Sequence[str] | None = None,
     ) -> None:
         self.path = Path(path).resolve()
         self.name = self.path.name
@@ -75,6 +76,7 @@ class Kitti:
         _check(self.path, "points", points, POINTS)
         _check(self.path, "truth", truth, TRUTHS)
         _check(self.path, "part", part, (None, *PARTS, "all"))
+        cameras = _several(cameras)
         for camera in cameras:
             _check(self.path, "cameras", camera, ("image_02", "image_03"))
         if layout != "drives" and (split or part or raw or truth != "auto"):
@@ -87,7 +89,9 @@ class Kitti:
         if layout == "drives":
             self.shots = drive_shots(self.path, split, part, cameras, raw, truth)
         elif layout == "odometry":
-            self.shots = odometry_shots(self.path, sequences)
+            self.shots = odometry_shots(
+                self.path, None if sequences is None else _several(sequences)
+            )
         elif layout == "selection":
             self.shots = selection_shots(self.path)
         elif layout == "extract":
@@ -132,6 +136,12 @@ class Kitti:
             return None
         points = returns(shot.sweep, shot.rig)
         return points if self.points == "all" else one_ring(points, shot.rig, self.row)
+
+
+def _several(names: Any) -> list[str]:
+    """One name or several; YAML takes 00 and 10 of a command line for numbers."""
+    names = names if isinstance(names, (list, tuple)) else [names]
+    return [name if isinstance(name, str) else f"{name:02d}" for name in names]
 
 
 def _check(path: Path, name: str, value: object, valid: Sequence[object]) -> None:
