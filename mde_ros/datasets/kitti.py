@@ -139,7 +139,9 @@ class Kitti:
 
 
 def _several(names: Any) -> list[str]:
-    """One name or several; YAML takes 00 and 10 of a command line for numbers."""
+    """None, one name or several; YAML takes 00 and 10 of a command line for numbers."""
+    if names is None:
+        return []
     names = names if isinstance(names, (list, tuple)) else [names]
     return [name if isinstance(name, str) else f"{name:02d}" for name in names]
 

@@ -119,14 +119,13 @@ def selection_shots(path: Path) -> list[Shot]:
 # ---- odometry: sequences/00/image_2, calib.txt, times.txt, velodyne; poses/00.txt ----------------
 
 
-def odometry_shots(path: Path, sequences: Sequence[str] | None) -> list[Shot]:
-    """Sequences of the odometry benchmark: one folder of them, or all below sequences/."""
+def odometry_shots(path: Path, sequences: Sequence[str]) -> list[Shot]:
+    """Sequences of the odometry benchmark: one folder, or those below sequences/, [] for all."""
     if (path / "image_2").is_dir():
         folders = [path]
     else:
-        known = sorted(p for p in (path / "sequences").iterdir() if p.is_dir())
-        wanted = [p.name for p in known] if sequences is None else sequences
-        folders = [path / "sequences" / name for name in wanted]
+        named = [path / "sequences" / name for name in sequences]
+        folders = named or _folders(path / "sequences")
     shots = []
     for folder in folders:
         images = _images(folder / "image_2")
