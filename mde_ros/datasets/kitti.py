@@ -89,9 +89,7 @@ class Kitti:
         if layout == "drives":
             self.shots = drive_shots(self.path, split, part, cameras, raw, truth)
         elif layout == "odometry":
-            self.shots = odometry_shots(
-                self.path, None if sequences is None else _several(sequences)
-            )
+            self.shots = odometry_shots(self.path, _several(sequences))
         elif layout == "selection":
             self.shots = selection_shots(self.path)
         elif layout == "extract":
