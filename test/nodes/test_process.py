@@ -13,7 +13,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from domain_coordinator import domain_id
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from robot import Robot, image_message, info_message, write_network
+from robot import (
+    Robot,
+    image_message,
+    info_message,
+    scan_message,
+    stamped,
+    write_completion,
+    write_network,
+)
+from sensor_msgs.msg import LaserScan
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
@@ -33,10 +42,11 @@ class Process(Robot):
     def __init__(self, domain: int, log: Path) -> None:
         super().__init__(domain_id=domain)
         self.domain, self.log, self.started = domain, log, []
+        self.scan = self.publisher(LaserScan, "scan")
 
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """The depth node with ROS arguments."""
-        command = [sys.executable, "-m", "mde_ros.nodes.depth_node", "--ros-args"]
+    def start(self, *arguments: str, node: str = "depth_node") -> subprocess.Popen:
+        """A node of the package with ROS arguments."""
+        command = [sys.executable, "-m", f"mde_ros.nodes.{node}", "--ros-args"]
         return self.run([*command, *arguments])
 
     def run(self, command: list[str]) -> subprocess.Popen:
@@ -46,8 +56,8 @@ class Process(Robot):
         self.started.append(child)
         return child
 
-    def feed(self, condition, info) -> None:
-        """Show the image at 20 Hz until the condition holds."""
+    def feed(self, condition, info, scan=None) -> None:
+        """Show the image, and a scan, at 20 Hz until the condition holds."""
         last = 0.0
 
         def shown() -> bool:
@@ -55,6 +65,8 @@ class Process(Robot):
             if time.monotonic() - last > 0.05:
                 last = time.monotonic()
                 stamp_ns = time.time_ns()
+                if scan is not None:
+                    self.scan.publish(stamped(scan, stamp_ns, "laser"))
                 info.header = image_message(RGB[:1, :1], stamp_ns).header
                 self.info.publish(info)
                 self.image.publish(image_message(RGB, stamp_ns))
@@ -111,6 +123,23 @@ def test_a_node_process_says_what_the_pipeline_says_and_ends_cleanly(process, tm
 
     assert first_depth_s < 15, "about 1 s on two quiet cores"
     child.send_signal(stop)
+    assert child.wait(20) == 0, process.log.read_text()
+
+
+def test_the_completion_node_as_a_process_completes_a_scan_and_ends_cleanly(process, tmp_path):
+    network = write_completion(tmp_path / "net.onnx", size=(160, 120))
+    process.listen(DEPTH)
+    pose = "laser_to_camera:=0.01 0.21 0 0.5 -0.5 0.5 0.5"
+    parameters = ("autostart:=true", f"model:={network}", pose)
+    arguments = [word for parameter in parameters for word in ("-p", parameter)]
+    child = process.start(*arguments, node="completion_node")
+    scan = scan_message([3.0, 4.0], first=-0.1)
+    process.feed(lambda: process.heard[DEPTH], info_message(160, 120, focal=140.0), scan)
+    depth = np.frombuffer(process.heard[DEPTH][0].data, np.float32).reshape(120, 160)
+    # u = 79.5 + 140 (0.01 - r sin a) / z, v = 59.5 + 140 * 0.21 / z with z = r cos a
+    assert depth[69, 94] == pytest.approx(3 * np.cos(0.1)) and depth[67, 80] == 4
+    assert (depth == 9).sum() == depth.size - 2
+    child.send_signal(signal.SIGINT)
     assert child.wait(20) == 0, process.log.read_text()
 
 
