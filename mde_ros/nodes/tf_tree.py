@@ -26,6 +26,7 @@ class TfTree:
                 way between them (ConnectivityException), or not at that time
                 (ExtrapolationException, as when its publisher has stopped); or it is no transform.
         """
+        self._take_all()
         try:
             found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
             move, turn = found.transform.translation, found.transform.rotation
@@ -36,6 +37,13 @@ class TfTree:
         if not np.isfinite(T).all():
             raise Rejected("no_transform", f"TF from {source!r} to {target!r}: it is not finite")
         return T
+
+    def _take_all(self) -> None:
+        """Hand over what has come on /tf: an executor takes but one message for each image."""
+        subscription = self._listener.tf_sub
+        with subscription.handle:
+            while taken := subscription.handle.take_message(subscription.msg_type, False):
+                self._listener.callback(taken[0])
 
     def clear(self) -> None:
         """Forget what moved, as when time has jumped back; TF refuses older transforms else."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TransformStamped
 from rclpy.time import Time
-from robot import image_message, info_message, scan_message
+from robot import image_message, info_message, scan_message, stamped
 
 from mde_ros.config import CompletionSettings, ConfigError
 from mde_ros.nodes.convert import Rejected
@@ -43,6 +43,10 @@ class Buffer:
         self.transform = TransformStamped().transform
         self.transform.rotation.w = 1.0
 
+    def set_transform(self, msg, authority):
+        self.transform = msg.transform
+        self.known_ns = (0, Time.from_msg(msg.header.stamp).nanoseconds)
+
     def lookup_transform(self, target_frame, source_frame, time, timeout=None):
         assert isinstance(time, Time) and timeout is None
         self.asked.append((target_frame, source_frame, time.nanoseconds))
@@ -57,15 +61,21 @@ class Buffer:
 
 
 class TransformListener:
+    """Its /tf carries single transforms: pip has no tf2_msgs either."""
+
     made: list = []
 
     def __init__(self, buffer, node, *, spin_thread=False, qos=None, static_qos=None):
         assert not spin_thread, "the node is in an executor already"
-        self.buffer, self.open = buffer, True
+        self.buffer, self.node = buffer, node
+        self.tf_sub = node.create_subscription(TransformStamped, "/tf", self.callback, 100)
         TransformListener.made.append(self)
 
+    def callback(self, data):
+        self.buffer.set_transform(data, "default_authority")
+
     def unregister(self):
-        self.open = False
+        self.node.destroy_subscription(self.tf_sub)
 
 
 @pytest.fixture
@@ -124,13 +134,14 @@ def test_no_pose_is_ever_invented():
 
 
 @pytest.fixture
-def tree(tf2):
+def tree(tf2, bench):
     from mde_ros.nodes.tf_tree import TfTree
 
-    tree = TfTree(None)
+    before = len(list(bench.node.subscriptions))
+    tree = TfTree(bench.node)
     yield tree, tf2[0].buffer
     tree.close()
-    assert not tf2[0].open
+    assert len(list(bench.node.subscriptions)) == before
 
 
 def test_tf_is_asked_for_the_time_of_the_image_and_does_not_wait(tree):
@@ -142,6 +153,18 @@ def test_tf_is_asked_for_the_time_of_the_image_and_does_not_wait(tree):
     laser = pose(tree)
     assert laser.in_camera("cam", "laser", 2 * SECOND) @ [1, 0, 0, 1] == pytest.approx([1, 3, 3, 1])
     assert buffer.asked == [("cam", "laser", 2 * SECOND)]
+
+
+def test_all_that_has_come_on_tf_counts_though_no_executor_has_taken_it_yet(tree, bench):
+    """As while images are processed without a pause, and the executor takes one of each a round."""
+    tree, _ = tree
+    tf = bench.publisher(TransformStamped, "/tf")
+    bench.until(tf.get_subscription_count)
+    for i in range(1, 6):
+        msg = stamped(TransformStamped(), i * SECOND, "cam")
+        msg.transform.rotation.w, msg.transform.translation.x = 1.0, float(i)
+        tf.publish(msg)
+    assert tree.lookup("cam", "laser", 5 * SECOND)[0, 3] == 5
 
 
 def test_a_parameter_goes_before_tf(tree):
@@ -203,8 +226,9 @@ def test_the_node_follows_a_laser_that_moves_in_tf_and_drops_what_tf_does_not_kn
     assert node.statistics.dropped == {"no_transform": 1}
     bench.sweep(scan_message([3], stamp_ns=SECOND))
     assert buffer.cleared == 1, "time jumped back: TF would refuse older transforms"
+    assert "/tf" in [s.topic_name for s in node.subscriptions]
     node.trigger_deactivate()
-    assert not listener.open
+    assert "/tf" not in [s.topic_name for s in node.subscriptions]
 
 
 def test_the_node_listens_to_tf_only_if_a_parameter_does_not_say_it(completion_bench, echo, tf2):
