@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--models", nargs="+", default=["default"], metavar="MODEL", help="shipped names or files")
     flag("--last", type=int, metavar="N", help="only the last N frames")
     flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
-    flag("--crop", help="part of the image that counts: none, nyu, eigen or garg")
+    flag("--crop", help="part of the image that counts: none, nyu, eigen, garg or cityscapes")
     flag("--aggregation", help="how images are averaged: image, mean or pixel")
     flag("--depth-range", nargs=2, type=float, metavar=("MIN", "MAX"), help="metres that count")
     flag("--strict", action="store_true", default=None, help="count delta with < and not with <=")
