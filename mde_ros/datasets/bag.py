@@ -71,6 +71,9 @@ class BagDataset:
             self._rules = _rules(bag, self.topics, tolerance_s, max_scan_age, laser_to_camera)
             depth = topics.truth and bag.topics[topics.truth].type not in LIDAR
             self._registration = DepthRegistration(bag, topics) if depth else None
+            if bag.cut_off:
+                seconds = (bag.end_ns - bag.start_ns) / 1e9
+                topics.notes.append(f"{path}: breaks off; the {seconds:.1f} s before are read")
         self._notes = Notes()
         self._index: list[Pair] | None = None
         self._broken: BagError | None = None  # where the bag breaks off

@@ -22,9 +22,11 @@ from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 
 from mde_ros.datasets import DatasetError
 from mde_ros.datasets.bag_messages import JAZZY, SAMPLE_TOPICS, sample_messages
+from mde_ros.datasets.mcap_repair import UNPACK, repaired
 from mde_ros.datasets.rgbd_folder import RgbdFolder, RgbdFolders
 
 LISTED_TOPICS = 30
+RECOVERY = {".mcap": "`mcap recover`", ".bag": "`rosbag reindex`", ".db3": "`sqlite3 .recover`"}
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins so: its first byte is 0
 
 
@@ -49,6 +51,9 @@ class Topic:
 class Bag:
     """An opened bag: its topics and its messages in the order they were logged.
 
+    Attributes:
+        cut_off: whether it is an mcap file that breaks off and is read as far as it goes.
+
     Raises:
         BagError: when it is missing, corrupt, cut off, empty or of an unknown kind.
     """
@@ -59,8 +64,7 @@ class Bag:
         if not self.path.exists():
             raise BagError(f"{path}: there is no such bag")
         with self._reading():
-            self._reader = AnyReader([self._storage()], default_typestore=JAZZY)
-            self._reader.open()
+            self._reader, self.cut_off = self._opened(self._storage())
         try:
             if not self._reader.message_count:
                 raise BagError(f"{path}: the bag is empty, it has no messages")
@@ -110,7 +114,7 @@ class Bag:
                     return
                 connection, time_ns, raw = item
                 if raw[:4] == _ZSTD_MAGIC:
-                    raw = _decompress(raw)
+                    raw = UNPACK["zstd"](raw)
             yield connection.topic, time_ns, raw
 
     def topic(self, name: str) -> Topic:
@@ -163,6 +167,20 @@ class Bag:
     def _stored_type(self, topic: str) -> str:
         return _full_type(self._connections[topic][0])
 
+    def _opened(self, storage: Path) -> tuple[AnyReader, bool]:
+        """A reader, and whether the file had to be repaired for it."""
+        reader = AnyReader([storage], default_typestore=JAZZY)
+        try:
+            reader.open()
+            return reader, False
+        except Exception:
+            whole = repaired(storage) if storage.suffix == ".mcap" else None
+            if whole is None:
+                raise
+        reader = AnyReader([whole], default_typestore=JAZZY)  # type: ignore[list-item]
+        reader.open()
+        return reader, True
+
     def _storage(self) -> Path:
         if not self.path.is_dir() or (self.path / "metadata.yaml").is_file():
             return self.path
@@ -180,8 +198,8 @@ class Bag:
             raise
         except Exception as error:  # struct, zstd, sqlite, yaml, … errors share no other base
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-            cut_off = self.path.suffix == ".mcap" and ("magic" in reason or "runcated" in reason)
-            hint = " (if it was cut off, `mcap recover` restores what is left)" if cut_off else ""
+            tool = RECOVERY.get(self._storage().suffix) if self.path.exists() else None
+            hint = f" (if it was cut off, {tool} restores what is left)" if tool else ""
             raise BagError(
                 f"{self.path}: cannot be read as a bag: {reason[0].lower()}{reason[1:]}{hint}"
             ) from error
@@ -206,14 +224,6 @@ def _topic(name: str, connections: list[Connection]) -> Topic:
 def _full_type(connection: Connection) -> str:
     kind = connection.msgtype  # some writers leave /msg/ out
     return kind if "/msg/" in kind else kind.replace("/", "/msg/")
-
-
-def _decompress(raw: bytes) -> bytes:
-    try:
-        from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    return zstd.decompress(raw)
 
 
 class FolderBag:
