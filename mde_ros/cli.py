@@ -385,7 +385,8 @@ def topics_of(a: argparse.Namespace) -> dict[str, Any]:
     """What was given of topic_flags, as open_dataset takes it."""
     kinds = ("image", "camera_info", "truth", "scan", "mask")
     names = (*(f"{kind}_topic" for kind in kinds), "max_scan_age", "laser_to_camera")
-    return {**given({name: getattr(a, name) for name in names}), **overrides(a.options, "--options")}
+    options = overrides(a.options, "--options")
+    return {**given({name: getattr(a, name) for name in names}), **options}
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:

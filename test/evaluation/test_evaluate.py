@@ -136,12 +136,16 @@ def test_errors_at_depth_edges_are_told_from_those_elsewhere():
     assert result["at_depth_edges"]["mae_m"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_crop_counts_only_what_lies_inside():
-    truth = np.full((480, 640), 2.0, np.float32)
-    predicted = np.full((480, 640), 9.0, np.float32)
-    predicted[45:471, 41:601] = 2.0
-    scorer = Scorer(ScoreSettings(crop="nyu"))
-    assert scorer.add("f", predicted, truth)["pixels"] == (471 - 45) * (601 - 41)
+@pytest.mark.parametrize(
+    ("crop", "size", "window"),
+    [("nyu", (480, 640), np.s_[45:471, 41:601]), ("cityscapes", (1024, 2048), np.s_[256:768, 192:1856])],
+)  # fmt: skip
+def test_crop_counts_only_what_lies_inside(crop, size, window):
+    truth = np.full(size, 2.0, np.float32)
+    predicted = np.full(size, 9.0, np.float32)
+    predicted[window] = 2.0
+    scorer = Scorer(ScoreSettings(crop=crop))
+    assert scorer.add("f", predicted, truth)["pixels"] == predicted[window].size
     assert scorer.result()["metrics"]["mae_m"] == 0
 
 
