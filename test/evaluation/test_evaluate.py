@@ -138,8 +138,11 @@ def test_errors_at_depth_edges_are_told_from_those_elsewhere():
 
 @pytest.mark.parametrize(
     ("crop", "size", "window"),
-    [("nyu", (480, 640), np.s_[45:471, 41:601]), ("cityscapes", (1024, 2048), np.s_[256:768, 192:1856])],
-)  # fmt: skip
+    [
+        ("nyu", (480, 640), np.s_[45:471, 41:601]),
+        ("cityscapes", (1024, 2048), np.s_[256:768, 192:1856]),
+    ],
+)
 def test_crop_counts_only_what_lies_inside(crop, size, window):
     truth = np.full(size, 2.0, np.float32)
     predicted = np.full(size, 9.0, np.float32)
