@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
@@ -20,10 +20,12 @@ from mde_ros.nodes import parameters
 from mde_ros.nodes.camera_stream import CameraStream
 from mde_ros.nodes.diagnostics import Statistics
 from mde_ros.nodes.frame_path import FramePath
-from mde_ros.nodes.outputs import Publishers
+from mde_ros.nodes.outputs import Publishers, qos
 from mde_ros.nodes.process import run
-from mde_ros.nodes.scan_stream import ScanStream
 from mde_ros.pipeline import DepthPipeline
+
+if TYPE_CHECKING:  # without a LiDAR its messages need not be installed
+    from mde_ros.nodes.scan_stream import ScanStream
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -184,11 +186,6 @@ class DepthNode(LifecycleNode):
         message = DiagnosticArray(status=self.statuses())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-
-def qos(reliability: str) -> QoSProfile:
-    """Only the newest message is kept: stale frames are dropped by the middleware."""
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
 
 
 def main(args: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 from rclpy.clock import Clock
@@ -16,8 +17,10 @@ from mde_ros.nodes.camera_stream import CameraStream
 from mde_ros.nodes.convert import Rejected
 from mde_ros.nodes.diagnostics import Statistics
 from mde_ros.nodes.outputs import Publishers
-from mde_ros.nodes.scan_stream import ScanStream
 from mde_ros.pipeline import DepthPipeline
+
+if TYPE_CHECKING:
+    from mde_ros.nodes.scan_stream import ScanStream
 
 
 class FramePath:

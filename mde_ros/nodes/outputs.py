@@ -13,7 +13,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -201,6 +201,11 @@ class Publishers:
         for topic in topics:
             _, fill = OUTPUTS[topic]
             self._publishers[topic].publish(fill(out, header, prediction, rgb))
+
+
+def qos(reliability: str) -> QoSProfile:
+    """Only the newest message is kept: stale frames are dropped by the middleware."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
 
 
 def zero_to_nan(depth_m: np.ndarray, out: np.ndarray) -> None:
