@@ -121,7 +121,7 @@ class BagDataset:
         return stamps
 
     def _streamed(self) -> Iterator[tuple[int, Pair]]:
-        self._notes = Notes()
+        self._notes.clear()
         with Bag(self.path) as bag:
             try:
                 yield from enumerate(Pairs(bag, self.topics, self._rules, self._notes))
@@ -132,7 +132,8 @@ class BagDataset:
     def _indexed(self, bag: Bag) -> list[Pair]:
         """All pairs without their messages, or those before the place where the bag breaks off."""
         if self._index is None:
-            self._notes, self._index = Notes(), []
+            self._index = []
+            self._notes.clear()
             try:
                 for pair in Pairs(bag, self.topics, self._rules, self._notes):
                     self._index.append(_without_messages(pair))

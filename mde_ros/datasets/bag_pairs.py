@@ -88,6 +88,11 @@ class Notes:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self.counts.clear()
+        self.examples.clear()
+
     def add(self, what: str, example: str) -> None:
         """One more case."""
         self.counts[what] += 1
