@@ -200,13 +200,14 @@ def test_without_autostart_a_node_waits_and_survives_a_forbidden_transition(proc
     assert child.poll() is None
 
 
-def test_the_node_needs_no_torch_when_onnxruntime_runs_it(wall):
+def test_the_node_needs_neither_torch_beside_onnxruntime_nor_messages_of_a_lidar(wall):
     code = (
         "import sys, numpy\n"
         "from mde_ros.nodes import depth_node\n"
         "from mde_ros.pipeline import DepthPipeline\n"
         f"DepthPipeline(depth_node.NodeSettings(model={str(wall)!r}))\n"
-        "print([m for m in ('torch', 'matplotlib', 'scipy', 'pandas') if m in sys.modules])"
+        "absent = ('torch', 'matplotlib', 'scipy', 'pandas', 'nav_msgs')\n"
+        "print([m for m in absent if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
