@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ VIEWER = Path(rerun_cli.__file__).with_name("rerun")
 DRIVER = "the Vulkan driver of a GPU or one in software (apt install mesa-vulkan-drivers)"
 SIZE = "1280x720"
 READY_LIMIT_S = 60.0
-STEADY_S = 4.5  # a picture that has not changed for so long is finished; notices stay 4 s
+STEADY_S = 3.0  # a picture that has not changed for so long is finished: while it loads, dots run
 
 
 def open_window(stream: rr.RecordingStream) -> None:
@@ -47,9 +48,11 @@ def draw(scene: Scene, target: Path) -> None:
         ViewError: when nothing can be drawn on this machine.
     """
     try:
-        with _hidden_viewer() as (viewer, url):
-            _send_last(scene, url)
-            picture = _finished_picture(viewer)
+        with tempfile.TemporaryDirectory() as folder:
+            recording = Path(folder) / "last.rrd"
+            _save_last(scene, recording)
+            with _hidden_viewer(recording) as viewer:
+                picture = _finished_picture(viewer)
     except ConnectionError:
         raise ViewError(f"{target}: the viewer cannot draw here, it needs {DRIVER}") from None
     except TimeoutError:
@@ -74,9 +77,9 @@ def _finished_picture(viewer: ViewerClient) -> bytes:
     return picture
 
 
-def _send_last(scene: Scene, url: str) -> None:
+def _save_last(scene: Scene, recording: Path) -> None:
     stream = rr.RecordingStream(APPLICATION)
-    stream.connect_grpc(url)
+    stream.save(recording)
     last = Scene(stream)
     last.at(scene.stamp)
     for path, what in scene.latest.items():
@@ -87,8 +90,8 @@ def _send_last(scene: Scene, url: str) -> None:
 
 
 @contextmanager
-def _hidden_viewer() -> Iterator[tuple[ViewerClient, str]]:
-    """A viewer without a window, and the address where it takes a recording.
+def _hidden_viewer(recording: Path) -> Iterator[ViewerClient]:
+    """A viewer of a recording, without a window.
 
     Raises:
         ConnectionError: when it does not start.
@@ -96,18 +99,15 @@ def _hidden_viewer() -> Iterator[tuple[ViewerClient, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    url = f"rerun+http://127.0.0.1:{port}/proxy"
-    command = [str(VIEWER), "--headless", "--window-size", SIZE, "--bind", "127.0.0.1"]
+    command = [str(VIEWER), str(recording), "--headless", "--window-size", SIZE]
+    command += ["--bind", "127.0.0.1", "--port", str(port)]
     # An app only: no question about analytics. Warnings would be drawn into the picture.
     environment = {**os.environ, "RERUN_APP_ONLY": "true", "RUST_LOG": "off"}
     process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        yield _connected(process, url), url
+        yield _connected(process, f"rerun+http://127.0.0.1:{port}/proxy")
     finally:
         process.terminate()
         process.wait()
