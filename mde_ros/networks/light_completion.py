@@ -1,10 +1,9 @@
 """The light completion network: the student's own answer, corrected by what the points say of it.
 
-    image ── student ── log-depth ─────────────────────── + ──── + ── depth
-                │           │                             │      │
-    points ─────┼── its error at the points ── median, attention │
-                │                              "which points is  │
-                └── features ──────────────────this place like?"─┴── refinement ── s
+    image ── student ── log-depth ─────────────────────────────── + ── depth
+                │           │                                     │
+    points ─────┼── its error at the points ── median ── attention: "which points
+                └── features ────────────────────────────is this place like?" ── doubt ── s
 
 Every step falls back on the one before: a place unlike all points gets the median error of them
 all or keeps the student's answer, and without any point the answer is the student's. The network is
@@ -46,14 +45,15 @@ class LightCompletion(FastNet):
         self.unlike = nn.Conv2d(64, 2, 1)
         # Likeness falls with distance across, down (100 pixels) and in the student's log-depth.
         self.falls = nn.Parameter(torch.tensor([2.0, 0.5, 2.0]).log())
-        self.mix = nn.Sequential(nn.Conv2d(64 + 6, 32, 1), nn.ReLU(inplace=True))
-        self.local = nn.Sequential(separable5(32), separable5(32))
-        self.head = nn.Conv2d(32, 8, 3, padding=1)
+        last = nn.Conv2d(32, 4, 3, padding=1)
+        self.doubt = nn.Sequential(
+            nn.Conv2d(64 + 6, 32, 1), nn.ReLU(inplace=True), separable5(32), last
+        )
         with torch.no_grad():  # starts as the student, scaled, with an error of 20 %
             self.unlike.weight.zero_()
             self.unlike.bias.copy_(torch.tensor([0.0, -2.0]))  # type: ignore[union-attr]
-            self.head.weight.zero_()
-            self.head.bias.copy_(torch.tensor([0.0] * 4 + [-3.9] * 4))  # type: ignore[union-attr]
+            last.weight.zero_()
+            last.bias.fill_(-3.9)  # type: ignore[union-attr]
 
     def forward(  # type: ignore[override]  # a student that takes points as well
         self, x: Tensor, sparse: Tensor | None = None
@@ -77,6 +77,7 @@ class LightCompletion(FastNet):
 
         median, shift, agreement = self._carry(features, log_mono, error, seen)
         correction = F.interpolate(shift, scale_factor=4.0, mode="bilinear")
+        log_depth = (log_mono + correction).clamp(*LOG_RANGE)
 
         left = _mean(error - correction, seen, 2)  # what is still wrong at the points
         found = F.avg_pool2d(seen, 2)
@@ -84,12 +85,8 @@ class LightCompletion(FastNet):
         hints = torch.cat([shift - median, agreement], 1)
         hints = F.interpolate(hints, scale_factor=2.0, mode="bilinear")
         mixed = torch.cat([features, hints, left, found, level], 1).to(features.dtype)
-        refined = self.head(self.local(self.mix(mixed))).float()
-        beside = F.pixel_shuffle(refined[:, :4], 2) * seen.amax((2, 3), keepdim=True)
-
-        log_depth = (log_mono + correction + beside).clamp(*LOG_RANGE)
-        s = F.pixel_shuffle(refined[:, 4:], 2) + 2 * log_depth.detach()
-        return torch.exp(log_depth), s
+        relative = F.pixel_shuffle(self.doubt(mixed).float(), 2)
+        return torch.exp(log_depth), relative + 2 * log_depth.detach()
 
     def _carry(
         self, features: Tensor, log_mono: Tensor, error: Tensor, seen: Tensor
