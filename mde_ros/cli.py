@@ -182,7 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag = command("reproduce", run_reproduce, "train and score a published table again")
     flag("experiment", metavar="NAME", help="one of mde_ros/reproduce; `list` prints them")
     flag("--scale", help="small: minutes, simulated scenes (default); full: the real data")
-    flag("--data", nargs="+", metavar="NAME=PATH", help="data sets of the full scale")
+    flag("--data", nargs="+", metavar="NAME=PATH", help="data sets that the experiment takes")
     flag("--seeds", nargs="+", type=int, metavar="N", help="a training for each (default: 0 1 2)")
     flag("--work", metavar="DIR", help="trainings and scenes; a second run goes on from there")
     flag("--out", metavar="DIR", help="where NAME.json and NAME.md go (default: docs/reproduction)")

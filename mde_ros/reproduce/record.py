@@ -24,7 +24,7 @@ class ReproduceSettings:
     scale: str = setting(
         "small", "small: minutes, on simulated scenes; full: real data", choices=("small", "full")
     )
-    data: tuple[str, ...] = setting((), "full scale: NAME=PATH of the data sets")
+    data: tuple[str, ...] = setting((), "NAME=PATH of data sets that an experiment takes")
     seeds: tuple[int, ...] = setting((0, 1, 2), "a training for each")
     work: str = setting("runs/reproduce", "trainings and simulated clips; a second run goes on")
     out: str = setting("docs/reproduction", "where NAME.json and NAME.md are written")
@@ -103,7 +103,9 @@ class Record:
         s = self.settings
         command = f"mde reproduce {self.name}"
         if s.scale != "small":
-            command += f" --scale {s.scale} --data {' '.join(s.data)}"
+            command += f" --scale {s.scale}"
+        if s.data:
+            command += " --data " + " ".join(f"{d.partition('=')[0]}=PATH" for d in s.data)
         command += f" --seeds {' '.join(map(str, s.seeds))}"
         held = sum(c["holds"] for c in self.claims)
         parts = [

@@ -13,7 +13,9 @@ from mde_ros.config import PipelineSettings
 from mde_ros.datasets import Dataset, open_dataset
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
 from mde_ros.evaluation.baseline import ScanScaled
-from mde_ros.evaluation.evaluate import EvaluateSettings, evaluate
+from mde_ros.evaluation.evaluate import evaluate
+from mde_ros.evaluation.run import EvaluateSettings
+from mde_ros.evaluation.score import ScoreSettings
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.reproduce.record import Record, ReproduceSettings, Row, console
 from mde_ros.reproduce.simulated import scenes
@@ -79,7 +81,43 @@ def run(settings: ReproduceSettings) -> Record:
         record.ours.append({"name": f"{teacher}: {name}", **summary(runs)})
     judge(record, rows)
     record.details = {"sources": [asdict(s) for s in sources], "steps": STEPS[settings.scale]}
+    if any(pair.startswith("real=") for pair in settings.data):
+        on_real_data(record, Path(settings.path("real")))
     return record
+
+
+def on_real_data(record: Record, data: Path) -> None:
+    """Two recordings, each learnt from its beginning and judged on its end.
+
+    HoloLens: a virtual scan; KITTI: one ring of its LiDAR, with more video of the same camera.
+    """
+    teacher, settings = TEACHERS[0], record.settings
+    pipeline = DepthPipeline(PipelineSettings(model=teacher, device="cpu"))
+    office, drive = str(data / "hololens_office"), str(data / "kitti_drive")
+    scan = f"height={HEIGHT_M}"
+    sets = {
+        "HoloLens, last 60 frames": (
+            (Source(office, skip_last=60, scan=scan),),
+            WithScan(open_dataset(office), VirtualScan.parse(scan)),
+            EvaluateSettings(last=60),
+        ),
+        "KITTI drive, last 20 frames": (
+            (Source(drive, skip_last=20), Source(str(data / "kitti_video"))),
+            open_dataset(drive),
+            EvaluateSettings(last=20, score=ScoreSettings(depth_range=(1e-3, 80.0))),
+        ),
+    }
+    for name, (sources, test, frames) in sets.items():
+        model = train(settings, sources, teacher, list(LOSSES)[-1], settings.seeds[0], name[:5])
+        models: dict[str, Any] = dict(zip(RIVALS, (pipeline, ScanScaled(pipeline))))
+        models["ours"] = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
+        figures = score(models, test, frames)
+        record.ours += [{"name": f"{name}: {k}", **summary([v])} for k, v in figures.items()]
+        for rival in RIVALS:
+            for key in ("rmse_m", "abs_rel"):
+                ours, theirs = figures["ours"][key], figures[rival][key]
+                text = f"{name}: completion is better than {rival} in {FIGURES[key]}"
+                record.claim(text, ours < theirs, f"{ours:.3f} against {theirs:.3f}")
 
 
 def simulated(settings: ReproduceSettings) -> tuple[tuple[Source, ...], Dataset]:
@@ -96,7 +134,12 @@ def kitti(settings: ReproduceSettings) -> tuple[tuple[Source, ...], Dataset]:
 
 
 def train(
-    settings: ReproduceSettings, sources: tuple[Source, ...], teacher: str, loss: str, seed: int
+    settings: ReproduceSettings,
+    sources: tuple[Source, ...],
+    teacher: str,
+    loss: str,
+    seed: int,
+    name: str = "",
 ) -> Path:
     """One training with these terms of the loss; returns the checkpoint's path."""
     names = ("point_weight", "line_weight")
@@ -105,14 +148,16 @@ def train(
     loop = replace(default.loop, steps=STEPS[settings.scale], seed=seed, warmup=50)
     options = replace(default, initial=TEACHERS[0], teacher=teacher, loop=loop, **weights)  # type: ignore[arg-type]
     terms = list(LOSSES).index(loss) + 1
-    out = Path(settings.work) / "single-line" / f"{settings.scale}-{teacher}-{terms}-{seed}"
-    console.print(f"{teacher}, {loss}, seed {seed}", highlight=False)
-    return completion.train(options, out)
+    run = f"{name or settings.scale}-{teacher}-{terms}-{seed}"
+    console.print(f"{teacher}, {loss}, seed {seed} {name}", highlight=False)
+    return completion.train(options, Path(settings.work) / "single-line" / run)
 
 
-def score(models: dict[str, Callable], test: Dataset) -> dict[str, dict[str, float]]:
+def score(
+    models: dict[str, Callable], test: Dataset, settings: EvaluateSettings | None = None
+) -> dict[str, dict[str, float]]:
     """Metric figures of every model on the test set, without median scaling."""
-    results = evaluate(test, models, EvaluateSettings())
+    results = evaluate(test, models, settings)
     return {entry["name"]: {k: entry["metrics"][k] for k in FIGURES} for entry in results["models"]}
 
 
