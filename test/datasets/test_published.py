@@ -112,7 +112,7 @@ def test_colours_are_lit_then_jittered_and_not_clamped():
     out = published.colours(view, Bright())
     first_axis = 0.2175 * np.array([-0.5675, -0.5808, -0.5836])
     expected = (view.image / 255 + first_axis) * 1.4 * 255
-    assert out.image == pytest.approx(expected, abs=1e-3)
+    assert np.abs(out.image - expected).max() < 1e-3
     assert out.image.max() > 255 or out.image.min() < 0
 
 
@@ -173,7 +173,7 @@ def test_tests_of_kitti_are_the_middle_of_the_bottom_and_points_stay_where_they_
     assert np.array_equal(out.frame.image, data.sample.frame.image[23:, 13:1229])
     assert np.array_equal(out.truth_m, data.sample.truth_m[23:, 13:1229])
     seen = points_to_depth(out.frame.points, out.frame.camera)
-    assert seen == pytest.approx(out.truth_m, abs=1e-4)
+    assert np.abs(seen - out.truth_m).max() < 1e-4
     assert out.moving is None
 
 
