@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -171,8 +172,10 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--json", metavar="FILE", help="write benchmark.json here (- for standard output)")
 
     flag = command("train", run_train, "train a model by a recipe")
-    flag("recipe", choices=("supervised", "distill", "completion"), help="what to do")
+    flag("recipe", choices=("supervised", "distill", "completion", "lifelong"), help="what to do")
     flag("--bag", nargs="+", metavar="BAG", help="recordings to learn from, in place of sources")
+    flag("--add", metavar="[NAME=]DATA", help="lifelong: a labelled recording of a new domain")
+    flag("--to", metavar="MODEL", help="lifelong: the model that learns it (default: the shipped)")
     topic_flags(flag)
     flag("--list", action="store_true", help="print every setting with its default, and end")
     flag("--config", metavar="YAML", help="settings; see config/train/")
@@ -307,7 +310,7 @@ def listed(cls: Any, defaults: Any = None, prefix: str = "") -> Iterator[tuple[s
 def run_train(a: argparse.Namespace) -> int:
     import importlib
 
-    from mde_ros.config import load
+    from mde_ros.config import ConfigError, load
 
     recipe = importlib.import_module(f"mde_ros.training.{a.recipe}")
     if a.list:
@@ -318,9 +321,22 @@ def run_train(a: argparse.Namespace) -> int:
     if a.bag:
         options = [f"{name}={json.dumps(value)}" for name, value in topics_of(a).items()]
         flags["sources"] = [{"path": bag, "options": options} for bag in a.bag]
+    if a.recipe == "lifelong":
+        flags |= given({"to": a.to}) | (new_domain(a.add, topics_of(a)) if a.add else {})
+    elif a.add or a.to:
+        raise ConfigError(f"--add, --to: expected the recipe lifelong, got {a.recipe}")
     settings = load(recipe.SETTINGS, a.config, **flags)
     print(recipe.train(settings, Path(a.out)))
     return 0
+
+
+def new_domain(text: str, topics: dict[str, Any]) -> dict[str, Any]:
+    """ "lab=run.mcap", or "run.mcap" for a domain named after it → settings of the recipe."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        path, name = text, re.sub(r"[^A-Za-z0-9_-]+", "-", Path(text).resolve().stem)
+    options = [f"{key}={json.dumps(value)}" for key, value in topics.items()]
+    return {"domain": name, "sources": [{"path": path, "options": options}]}
 
 
 def run_demo(a: argparse.Namespace) -> int:

@@ -107,16 +107,16 @@ def test_student_and_its_heir_give_the_same_depth_bit_for_bit(planted, name):
     assert torch.equal(heir(image)[0], student(image))
 
 
-def test_mean_of_a_student_is_what_its_last_batch_norm_says_of_its_data(planted):
-    """Closed form against draws of a million: E[max(0, β + γz)]."""
-    student, heir = planted("fast_mobilenet_v2"), domains(LIGHT, 1)
-    student.fuse[-2].weight.data[3] = -0.7
-    heir.inherit(student)
-    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
-    norm = student.fuse[-2]
-    for channel in (0, 3, 40):
-        drawn = (norm.bias[channel] + norm.weight[channel] * z).clamp(min=0).mean()
-        assert heir.mean(0)[channel].item() == pytest.approx(drawn.item(), abs=0.003)
+def test_student_is_believed_where_every_mean_is_farther_than_its_distance(planted):
+    heir = domains(LIGHT, 1)
+    heir.inherit(planted("fast_mobilenet_v2"))
+    heir.grow(0, torch.full((64, 2, 2), 3.0))
+    heir.elsewhere[0] = 0.5
+    x = torch.stack([torch.full((64, 4, 6), level) for level in (2.9, 2.4, 2.2, 9.0)])
+    assert heir.distances(x).argmin(1).tolist() == [1, 1, 0, 0]
+    assert heir.distances(x)[:, 0].tolist() == [0.5] * 4
+    heir.set_mean(0, torch.zeros(64, 1, 1))
+    assert heir.distances(x)[:, 0].tolist() == pytest.approx([2.9**2, 2.4**2, 2.2**2, 81.0])
 
 
 @pytest.mark.parametrize("half", [False, True])

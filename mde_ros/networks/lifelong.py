@@ -6,12 +6,13 @@
 
 The head to believe is that of the domain whose mean the image's x_mff comes nearest to. Means are
 kept with the weights, spatial as published: what lies where in the picture tells places apart too.
+A student that becomes a lifelong network brings no frames to take a mean of: its domain is
+elsewhere, where every mean is farther than a distance that is kept in its place [OURS].
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,8 @@ class LifelongNet(LightTrunk):
         mean_sizes: height and width of every domain's mean; their number is that of the domains.
     """
 
+    elsewhere: Tensor
+
     def __init__(
         self,
         backbone: str = "resnet34",
@@ -83,6 +86,7 @@ class LifelongNet(LightTrunk):
         self.heads = nn.ModuleList(FastHead() if fast else Head() for _ in mean_sizes)
         for i, (height, width) in enumerate(mean_sizes):
             self.register_buffer(f"mean_{i}", torch.zeros(64, height, width))
+        self.register_buffer("elsewhere", torch.zeros(len(mean_sizes)))  # 0: there is a mean
 
     @property
     def options(self) -> dict[str, list]:
@@ -104,23 +108,22 @@ class LifelongNet(LightTrunk):
         resized = (
             F.interpolate(m, x.shape[2:], mode="bilinear", align_corners=True) for m in means
         )
-        return torch.stack([(x - m).float().square().mean((1, 2, 3)) for m in resized], 1)
+        measured = torch.stack([(x - m).float().square().mean((1, 2, 3)) for m in resized], 1)
+        return torch.where(self.elsewhere > 0, self.elsewhere.float(), measured)
 
     def set_mean(self, domain: int, mean: Tensor) -> None:
         """Replace the mean of a domain by one of any size."""
         self.register_buffer(f"mean_{domain}", mean)
+        self.elsewhere[domain] = 0
 
     def grow(self, like: int, mean: Tensor) -> None:
         """Add a domain whose head begins as that of the domain `like`."""
         self.heads.append(deepcopy(self.heads[like]))
+        self.elsewhere = torch.cat([self.elsewhere, self.elsewhere.new_zeros(1)])
         self.set_mean(len(self.heads) - 1, mean)
 
     def inherit(self, student: LightNet | FastNet) -> None:
-        """Take the trunk of a student, and its refinement as the first head; s begins untrained.
-
-        The student's data are not at hand, so the mean is what its last batch norm says of them:
-        of a Gaussian β + γz, behind the ReLU, β Φ(β/γ) + |γ| φ(β/γ); the same at every pixel.
-        """
+        """Take the trunk of a student, and its refinement as the first head; s begins untrained."""
         weights = student.state_dict()
         self.load_state_dict({k: weights[k] for k in weights if k[:7] != "refine."}, strict=False)
         head = self.heads[0]
@@ -129,8 +132,5 @@ class LifelongNet(LightTrunk):
             head.depth.load_state_dict(student.refine[1].state_dict())
         elif isinstance(head, Head):
             head.depth.load_state_dict(student.refine.state_dict())
-        norm = cast(nn.BatchNorm2d, self.fuse[-2])
-        beta, gamma = norm.bias.detach(), norm.weight.detach().abs().clamp(min=1e-6)
-        normal = torch.distributions.Normal(0.0, 1.0)
-        mean = beta * normal.cdf(beta / gamma) + gamma * normal.log_prob(beta / gamma).exp()
-        self.set_mean(0, mean.view(64, 1, 1))
+        self.set_mean(0, torch.zeros(64, 1, 1))
+        self.elsewhere[0] = 1.0
