@@ -44,13 +44,12 @@ def in_view(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray,
 
     A pixel is that whose centre is nearest; the camera is taken as undistorted.
     """
-    uv, z = project(points, camera)
-    uv = np.rint(uv)
+    points = np.asarray(points).reshape(-1, 3)
+    ahead = np.flatnonzero((points[:, 2] > 0) & (points[:, 2] < np.inf))
+    u, v = np.rint(project(points[ahead], camera)[0]).T
     # Compared as floats, which NaN, infinite and huge values survive; no integer would hold them.
-    inside = np.isfinite(z) & (uv >= 0).all(1) & (uv < (camera.width, camera.height)).all(1)
-    seen = np.flatnonzero(inside)
-    columns, rows = uv[seen].astype(np.int64).T
-    return seen, rows, columns
+    inside = np.flatnonzero((u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
+    return ahead[inside], v[inside].astype(np.int64), u[inside].astype(np.int64)
 
 
 def points_to_depth(points: np.ndarray, camera: Camera) -> np.ndarray:
