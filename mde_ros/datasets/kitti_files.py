@@ -56,6 +56,18 @@ def matrix(numbers: dict[str, np.ndarray], name: str, path: Path, *shape: int) -
     return numbers[name].reshape(shape)
 
 
+def camera_of(K: np.ndarray, width: int, height: int, path: Path) -> Camera:
+    """The camera of a matrix K (3, 3), read from `path`.
+
+    Raises:
+        DatasetError: when no camera has it.
+    """
+    try:
+        return Camera(width, height, K)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from None
+
+
 def from_rectified(P: np.ndarray) -> np.ndarray:
     """T_camera_rectified0 of a camera with projection P = K [I | t] (3, 4); t in metres."""
     T = np.eye(4)
@@ -81,7 +93,7 @@ def read_rig(folder: Path, index: int) -> Rig:
     numbers = read_numbers(path)
     P = matrix(numbers, f"P_rect_{index:02d}", path, 3, 4)
     width, height = matrix(numbers, f"S_rect_{index:02d}", path, 2).astype(int)
-    camera = Camera(int(width), int(height), P[:, :3])
+    camera = camera_of(P[:, :3], int(width), int(height), path)
     if not lidar.is_file():
         return Rig(camera, None)
     R, T = np.eye(4), np.eye(4)

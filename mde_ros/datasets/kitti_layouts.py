@@ -15,6 +15,7 @@ from mde_ros.datasets import DatasetError
 from mde_ros.datasets.image_files import image_size
 from mde_ros.datasets.kitti_files import (
     Rig,
+    camera_of,
     from_rectified,
     matrix,
     read_numbers,
@@ -111,7 +112,8 @@ def selection_shots(path: Path) -> list[Shot]:
             _if_there(path / kind / f"{image.stem.replace('_image_', f'_{kind}_', 1)}.png")
             for kind in ("velodyne_raw", "groundtruth_depth")
         )
-        rig, name = Rig(Camera(width, height, K), None), f"{path.name}/{image.stem}"
+        rig = Rig(camera_of(K, width, height, intrinsics), None)
+        name = f"{path.name}/{image.stem}"
         shots.append(Shot(image, rig, sweep, None, truth, name, i * APART_NS, images[0].name))
     return shots
 
@@ -127,17 +129,17 @@ def odometry_shots(path: Path, sequences: Sequence[str]) -> list[Shot]:
         named = [path / "sequences" / name for name in sequences]
         folders = named or _folders(path / "sequences")
     shots = []
-    for folder in folders:
+    for number, folder in enumerate(folders):
         images = _images(folder / "image_2")
         calibration, times = folder / "calib.txt", folder / "times.txt"
         numbers = read_numbers(calibration)
         P = matrix(numbers, "P2", calibration, 3, 4)
-        T_camera_velo = None
+        width, height = image_size(images[0])
+        camera, T_camera_velo = camera_of(P[:, :3], width, height, calibration), None
         if "Tr" in numbers:
             T = np.vstack([matrix(numbers, "Tr", calibration, 3, 4), [0, 0, 0, 1]])
             T_camera_velo = from_rectified(P) @ T
-        width, height = image_size(images[0])
-        rig = Rig(Camera(width, height, P[:, :3]), T_camera_velo)
+        rig = Rig(camera, T_camera_velo)
         try:
             stamps = np.rint(np.loadtxt(times, ndmin=1) * 1e9).astype(np.int64).tolist()
         except (OSError, ValueError):
@@ -149,7 +151,7 @@ def odometry_shots(path: Path, sequences: Sequence[str]) -> list[Shot]:
             )
         for image, stamp_ns in zip(images, stamps):
             sweep = _if_there(folder / "velodyne" / f"{image.stem}.bin")
-            name = f"{folder.name}/{image.stem}"
+            name, stamp_ns = f"{folder.name}/{image.stem}", stamp_ns + number * APART_NS
             shots.append(Shot(image, rig, sweep, None, sweep, name, stamp_ns, images[0].name))
     return shots
 
@@ -162,7 +164,8 @@ def read_poses(sequence: Path) -> np.ndarray | None:
     file = sequence.parent.parent / "poses" / f"{sequence.name}.txt"
     if not file.is_file():
         return None
-    T = np.tile(np.eye(4), (len(values := np.loadtxt(file, ndmin=2)), 1, 1))
+    values = np.loadtxt(file, ndmin=2)
+    T = np.tile(np.eye(4), (len(values), 1, 1))
     T[:, :3] = values.reshape(-1, 3, 4)
     calibration = sequence / "calib.txt"
     P = matrix(read_numbers(calibration), "P2", calibration, 3, 4)
