@@ -24,11 +24,15 @@ def static_tree(bag: Bag) -> TransformTree:
 
 
 def add_transforms(tree: TransformTree, message: Any, static: bool = False) -> list[str]:
-    """Take the transforms of a TFMessage; what is wrong with those that are none."""
+    """Take the transforms of a TFMessage; a stamp of zero holds for all time.
+
+    Returns:
+        What is wrong with those that are none.
+    """
     refused = []
     for item in message.transforms:
         try:
-            stamp = None if static else stamp_ns(item.header)
+            stamp = None if static else stamp_ns(item.header) or None
             tree.add(item.header.frame_id, item.child_frame_id, pose_of(item.transform), stamp)
         except ValueError as error:
             refused.append(str(error))

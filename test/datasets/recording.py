@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mde_ros.datasets.bag_file import BagWriter
 from mde_ros.datasets.bag_messages import (
@@ -143,4 +145,36 @@ def write(path: Path, *parts) -> Path:
             if not isinstance(raw, bytes):
                 raw = bytes(JAZZY.serialize_cdr(message, kind))
             bag.write(topic, kind, time_ns, raw)
+    return path
+
+
+def write_ros1(path: Path, *parts) -> Path:
+    """The same as a bag of ROS 1."""
+    store, to = get_typestore(Stores.ROS1_NOETIC), {}
+    store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF))
+    capitals = {name: name.upper() for name in "dkrp"}
+
+    def ros1(message):
+        kind = message.__msgtype__
+        fields = {k: v for k, v in vars(message).items() if k != "__msgtype__"}
+        if kind == "std_msgs/msg/Header":
+            fields["seq"] = 0
+        if kind == CAMERA_INFO:
+            fields = {capitals.get(k, k): v for k, v in fields.items()}
+        return store.types[kind](**{k: converted(v) for k, v in fields.items()})
+
+    def converted(value):
+        if isinstance(value, list):
+            return [converted(v) for v in value]
+        return ros1(value) if hasattr(value, "__msgtype__") else value
+
+    with Ros1Writer(path) as bag:
+        for topic, time_ns, kind, message in sorted(
+            (m for part in parts for m in part), key=lambda m: m[1]
+        ):
+            if isinstance(message, bytes):
+                message = JAZZY.deserialize_cdr(message, kind)
+            if topic not in to:
+                to[topic] = bag.add_connection(topic, kind, typestore=store)
+            bag.write(to[topic], time_ns, store.serialize_ros1(ros1(message), kind))
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.image.image import ImageError
-from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from mde_ros.datasets import DatasetError, is_bag, open_dataset
 from mde_ros.datasets.bag import BagDataset
@@ -32,6 +31,10 @@ from mde_ros.datasets.bag_messages import (
 )
 from mde_ros.datasets.bag_registration import project_depth
 from mde_ros.frame import Camera, Frame
+
+sys.path.append(str(Path(__file__).parent))  # for recording.py: test folders are no packages
+
+import recording
 
 ROOT = Path(__file__).parents[2]
 SECOND = 1_000_000_000
@@ -76,25 +79,7 @@ def write_ros2_sqlite(path: Path, messages) -> Path:
 
 
 def write_ros1(path: Path, messages) -> Path:
-    store = get_typestore(Stores.ROS1_NOETIC)
-    rename = {"d": "D", "k": "K", "r": "R", "p": "P"}
-
-    def ros1(message):
-        kind = message.__msgtype__
-        fields = {k: v for k, v in vars(message).items() if k != "__msgtype__"}
-        if kind == "std_msgs/msg/Header":
-            fields["seq"] = 0
-        if kind == "sensor_msgs/msg/CameraInfo":
-            fields = {rename.get(k, k): v for k, v in fields.items()}
-        fields = {k: ros1(v) if hasattr(v, "__msgtype__") else v for k, v in fields.items()}
-        return store.types[kind](**fields)
-
-    with Writer1(path) as writer:
-        to = {t: writer.add_connection(t, k, typestore=store) for t, k in SAMPLE_TOPICS.items()}
-        for topic, time_ns, cdr in messages:
-            message = ros1(JAZZY.deserialize_cdr(cdr, SAMPLE_TOPICS[topic]))
-            writer.write(to[topic], time_ns, store.serialize_ros1(message, SAMPLE_TOPICS[topic]))
-    return path
+    return recording.write_ros1(path, [(t, at, SAMPLE_TOPICS[t], cdr) for t, at, cdr in messages])
 
 
 @pytest.mark.parametrize(

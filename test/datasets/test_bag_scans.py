@@ -37,6 +37,7 @@ from recording import (
     to_walls,
     transforms,
     write,
+    write_ros1,
 )
 
 STAMPS = [SECOND + i * SECOND // 5 for i in range(6)]  # of the images
@@ -65,12 +66,13 @@ def in_room(sample):
 
 @pytest.mark.parametrize("sweep_s", [0.0, 0.09])
 @pytest.mark.parametrize("given", [False, True], ids=["tf", "laser_to_camera"])
-def test_points_lie_on_the_walls_though_robot_and_laser_move_meanwhile(tmp_path, sweep_s, given):
+@pytest.mark.parametrize("kind", ["mcap", "bag"])
+def test_points_lie_on_the_walls_though_the_robot_drives(tmp_path, sweep_s, given, kind):
     """Scans at 8 Hz, images at 5: up to 60 ms apart, and a sweep takes another 90 ms."""
     options = {"laser_to_camera": list(_numbers(RIGHT_POSE))} if given else {}
     frames = [("/tf_static", 0, TF, transforms((0, "base", "laser", _base_laser())))]
-    path = write(
-        tmp_path / "a.mcap", images(STAMPS), scans(every(0.125), sweep_s=sweep_s),
+    path = (write if kind == "mcap" else write_ros1)(
+        tmp_path / f"a.{kind}", images(STAMPS), scans(every(0.125), sweep_s=sweep_s),
         odometry(every(0.05)), frames if given else mounting(),
     )  # fmt: skip
     dataset = BagDataset(path, **options)
@@ -242,6 +244,12 @@ def test_a_laser_on_a_turning_head_is_placed_where_the_head_was(tmp_path):
     for sample in open_dataset(path, truth_topic="none"):
         at_base = transform(T_BASE_CAMERA, sample.frame.points)
         assert at_base == pytest.approx(np.array([[3, 1, 0.9]]), abs=2e-3)
+
+
+def test_a_transform_without_a_stamp_holds_for_all_time(tmp_path):
+    static = [("/tf", SECOND // 2, *rest) for _, _, *rest in mounting(0)]
+    dataset = open_dataset(write(tmp_path / "a.mcap", images(STAMPS), scans(STAMPS), static))
+    assert all(to_walls(in_room(sample)).max() < 1e-5 for sample in dataset)
 
 
 @pytest.mark.parametrize(
