@@ -116,11 +116,11 @@ class Cityscapes:
             values = json.loads(file.read_text(encoding="utf-8"))
             v, baseline_m = values["intrinsic"], float(values["extrinsic"]["baseline"])
             K = np.array([[v["fx"], 0, v["u0"]], [0, v["fy"], v["v0"]], [0, 0, 1.0]])
+            return Camera(*self.size, K), baseline_m
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DatasetError(
                 f"{file}: expected intrinsic (fx fy u0 v0) and extrinsic (baseline), {error!r}"
             ) from None
-        return Camera(*self.size, K), baseline_m
 
     def _sixteen_bits(self, folders: tuple[str, ...], inner: str) -> np.ndarray | None:
         """A 16-bit PNG of one of several packages, of the size of the images; None without one."""

@@ -143,4 +143,7 @@ def _camera(path: Path, image: Path) -> Camera:
             f"{path}: its principal point ({K[0, 2]:g}, {K[1, 2]:g}) is not near the middle of"
             f" {image}, which is {width}x{height}; export images and intrinsics of one size"
         )
-    return Camera(width, height, K)
+    try:
+        return Camera(width, height, K)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from None

@@ -92,6 +92,12 @@ def test_what_is_missing_or_does_not_fit_is_named(scene):
     cv2.imwrite(str(scene / "color/1.jpg"), np.zeros((10, 10, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"1\.jpg: 10x10, but the scene's first image says 130x"):
         open_dataset(scene)[1]
+    np.savetxt(scene / "intrinsic/intrinsic_color.txt", COLOUR * [-1, 1, 1, 1])
+    with pytest.raises(
+        DatasetError, match=r"intrinsic_color\.txt: camera: expected K with positive"
+    ):
+        open_dataset(scene)[0]
+    np.savetxt(scene / "intrinsic/intrinsic_color.txt", COLOUR)
     for i in (0, 1, 2, 10):  # a resized export with the intrinsics of the original
         cv2.imwrite(str(scene / f"color/{i}.jpg"), np.zeros((48, 65, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"intrinsic_color\.txt: its principal point \(65, 47\)"):
