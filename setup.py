@@ -60,6 +60,7 @@ setup(
         "sim": ["mujoco>=3.3.4,<4"],
         "datasets": ["h5py", "scipy"],
         "openvino": ["openvino"],
+        "ray": ["ray"],
         "view": ["rerun-sdk>=0.41"],
         "docs": ["mkdocs-material>=9.6"],
         "dev": [

@@ -134,6 +134,7 @@ def judge(
     for image in model["per_image"]:
         stamp = live.stamps_ns[arrived.indices[image["index"]]]
         image["latency_ms"] = live.latency_ms.get(stamp)
+    results.pop("speed", None)  # that of reading what the node said
     without_truth = results.pop("dropped", {}).get("no truth", 0)
     results["settings"]["node"] = {**PARAMETERS, **SETTINGS, "transport": TRANSPORT}
     results.update(

@@ -6,6 +6,8 @@ y down, z forward; pixel centres lie at integer coordinates.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -201,9 +203,13 @@ def undistorted_area(camera: Camera, maps: tuple[np.ndarray, np.ndarray]) -> np.
 
 def undistort_depth(depth_m: np.ndarray, camera: Camera) -> np.ndarray:
     """A map (H, W) of a distorted camera at the pixels of the ideal one: the nearest, 0 = none."""
+    return cv2.remap(depth_m, *_nearest_maps(camera), cv2.INTER_NEAREST)
+
+
+@lru_cache(maxsize=4)
+def _nearest_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     # Fixed-point maps would cut, not round, to the nearest pixel.
-    maps = cv2.convertMaps(*undistort_maps(camera), cv2.CV_32FC1)
-    return cv2.remap(depth_m, *maps, cv2.INTER_NEAREST)
+    return cv2.convertMaps(*undistort_maps(camera), cv2.CV_32FC1)
 
 
 def median_scale(prediction_m: np.ndarray, truth_m: np.ndarray) -> float:

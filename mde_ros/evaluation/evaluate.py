@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import signal
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mde_ros.config import PipelineSettings, as_dict, build, check, setting
-from mde_ros.evaluation.measure import ScoreSettings, counted
-from mde_ros.evaluation.pictures import (
-    Model,
-    Picture,
-    pictures_path,
-    rectified_truth,
-    save_pictures,
-    take_pictures,
-)
+from mde_ros.config import ConfigError, PipelineSettings, as_dict, build
+from mde_ros.evaluation.parts import Job, Partial, Parts, find_parts, identity, on_ray, one_by_one
+from mde_ros.evaluation.pictures import Model, Picture, pictures_path, save_pictures, take_pictures
 from mde_ros.evaluation.results import (
     VERSION,
     EvaluationError,
@@ -34,42 +21,9 @@ from mde_ros.evaluation.results import (
     versions,
     write_json,
 )
-from mde_ros.evaluation.score import Scorer
-from mde_ros.pipeline import DepthPipeline
+from mde_ros.evaluation.run import EvaluateSettings, Tally, run
 
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Which frames of a data set are taken, and what counts."""
-
-    last: int = setting(0, "take the last N frames only, 0 = all", low=0)
-    max_frames: int = setting(0, "take at most N frames, evenly spread, 0 = all", low=0)
-    score: ScoreSettings = field(default_factory=ScoreSettings)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def indices(self, length: int) -> range:
-        """Which of a data set's frames are taken, in order."""
-        start = max(0, length - self.last) if self.last else 0
-        step = -(-(length - start) // self.max_frames) if self.max_frames else 1
-        return range(start, length, max(1, step))
-
-
-def load_models(names: Iterable[str], settings: PipelineSettings) -> dict[str, DepthPipeline]:
-    """Pipelines by the name shown in tables; a name that comes twice gets a number.
-
-    Raises:
-        runtime.ModelError: when a model cannot be found, read or run as asked.
-    """
-    out: dict[str, DepthPipeline] = {}
-    for model in names:
-        pipeline = DepthPipeline(dataclasses.replace(settings, model=model))
-        stem = name = pipeline.runtime.spec.name or pipeline.runtime.path.stem
-        while name in out:
-            name = f"{stem} {len(out) + 1}"
-        out[name] = pipeline
-    return out
+Live = Callable[[Any, Mapping[str, Any], dict[str, Any]], None]
 
 
 def evaluate(
@@ -83,7 +37,8 @@ def evaluate(
     """Run every model on the same frames and score it against the truth.
 
     Args:
-        dataset: has `len` and, by index, samples with `frame`, `truth_m` and `name`.
+        dataset: has `len` and, by index, samples with `frame`, `truth_m`, `name` and perhaps
+            `moving`; it is read in a thread of its own.
         models: name → pipeline, or any callable from Frame to Prediction.
         settings: which frames, and what counts.
         name: what the data set is called; its own `name` otherwise.
@@ -100,77 +55,53 @@ def evaluate(
         ValueError: when a truth is of another size than its image.
     """
     settings = settings or EvaluateSettings()
-    indices = settings.indices(len(dataset))
-    scorers = {model: Scorer(settings.score) for model in models}
-    dropped: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    taken: list[int] = []
-    problems: list[str] = []
-    seen, started = 0, time.monotonic()
-    order = list(models)
-    for i in indices:
-        if stop():
-            break
-        if progress:
-            progress(seen, len(indices))
-        seen += 1
-        try:
-            sample = dataset[i]
-        except (ValueError, OSError) as error:
-            dropped["unreadable"] += 1
-            problems += [str(error)] if len(problems) < 20 else []
-            continue
-        digest.update(_digest(sample))
-        truth_m = rectified_truth(sample)
-        if truth_m is None or not counted(truth_m, settings.score).any():
-            dropped["no truth"] += 1
-            continue
-        if not taken:  # the first call of a model allocates; it is not what a robot sees
-            for model in order:
-                models[model](sample.frame)
-        for model in order:
-            before = time.perf_counter()
-            prediction = models[model](sample.frame)
-            latency_ms = 1e3 * (time.perf_counter() - before)
-            image = scorers[model].add(
-                sample.name, prediction.depth, truth_m, sample.frame.stamp_ns
-            )
-            image.update(index=i, latency_ms=latency_ms)
-        order = order[1:] + order[:1]  # no model always comes first
-        taken.append(i)
-    if not taken:
-        reasons = [f"{n} {reason}" for reason, n in dropped.items()] + problems[:1]
-        why = "; ".join(reasons) or "it has no frames"
-        raise EvaluationError(f"{name or 'data set'}: no frame could be scored ({why})")
+    tally = Tally(models, settings.score)
+    run(dataset, models, settings, tally, progress, stop)
+    return results_of(tally, models, settings, name or getattr(dataset, "name", "data set"))
 
+
+def results_of(
+    tally: Tally, models: Mapping[str, Model], settings: EvaluateSettings, name: str
+) -> dict[str, Any]:
+    """What results.json holds of a tally.
+
+    Raises:
+        EvaluationError: when no frame could be scored.
+    """
+    scored = len(tally.images)
+    if not scored:
+        reasons = [f"{n} {reason}" for reason, n in tally.dropped.items()] + tally.problems[:1]
+        why = "; ".join(reasons) or "it has no frames"
+        raise EvaluationError(f"{name}: no frame could be scored ({why})")
     entries = []
-    for model, scorer in scorers.items():
+    for model, scorer in tally.scorers.items():
         latencies = [image["latency_ms"] for image in scorer.images]
         entry = {"name": model, "weights_sha256": None, **_identity(models[model])}
         entries.append({**entry, **scorer.result(), "latency_ms": latency_summary(latencies)})
     return {
         "version": VERSION,
         "settings": {"evaluate": as_dict(settings), **_pipeline_settings(models)},
-        "data": {
-            "name": name or getattr(dataset, "name", "data set"),
-            "frames": len(taken),
-            "sha256": digest.hexdigest(),
-        },
+        "data": {"name": name, "frames": scored, "sha256": tally.sha256},
         "models": entries,
         "latency_ms": entries[0]["latency_ms"],
-        "frames_in": seen,
-        "frames_out": len(taken),
-        "dropped": dict(dropped),
-        "problems": problems,
-        "interrupted": seen < len(indices),
-        "seconds": round(time.monotonic() - started, 2),
+        "frames_in": tally.begun,
+        "frames_out": scored,
+        "dropped": dict(tally.dropped),
+        "problems": tally.problems,
+        "interrupted": not tally.is_complete,
+        "seconds": round(tally.seconds, 2),
+        "speed": {
+            "frames_per_s": tally.begun / tally.seconds,
+            "models_alone_frames_per_s": 1e3 / sum(tally.alone_ms.values()),
+            "share_in_models": tally.inference_s / tally.seconds,
+        },
         "machine": machine(),
         "versions": versions(),
     }
 
 
 def run_evaluate(
-    data: str,
+    data: str | Sequence[str],
     models: Iterable[str] = ("default",),
     *,
     json_path: str | None = None,
@@ -178,67 +109,83 @@ def run_evaluate(
     settings: EvaluateSettings | Mapping[str, Any] | None = None,
     pipeline: PipelineSettings | Mapping[str, Any] | None = None,
     topics: Mapping[str, Any] | None = None,
-    live: Callable[[Any, Mapping[str, DepthPipeline], dict[str, Any]], None] | None = None,
+    live: Live | None = None,
+    resume: bool = False,
+    ray: str | None = None,
 ) -> int:
-    """`mde evaluate`: evaluate models on a data set, print the table, write what was asked for.
+    """`mde evaluate`: evaluate models on data sets, print the table, write what was asked for.
 
     Args:
-        data: path that datasets.open_dataset takes.
+        data: one or more paths that datasets.open_dataset takes, or folders of bags.
         models: shipped names or files.
         json_path: results.json to be written, its pictures beside it as .npz; "-" is stdout.
         report: HTML page to be written.
         settings, pipeline: settings, or mappings of their fields.
         topics: more arguments of open_dataset, such as a bag's topics.
         live: is given data set, models and results, to measure them in the real node as well.
+        resume: go on with what a run left that was ended early, if there is any.
+        ray: address of a Ray cluster that evaluates the data sets, or "local".
 
     Returns:
-        0, or 130 when Ctrl-C ended it early (what was done is written all the same).
+        0; 1 when a data set failed and others did not; or 130 when Ctrl-C ended it early (what was
+        done is written all the same).
 
     Raises:
         ValueError: on any user's error, in one sentence.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    from mde_ros.datasets import open_dataset
-
     if not isinstance(settings, EvaluateSettings):
         settings = build(EvaluateSettings, settings or {})
     if not isinstance(pipeline, PipelineSettings):
         pipeline = build(PipelineSettings, pipeline or {})
-    dataset = open_dataset(data, **(topics or {}))
-    pipelines = load_models(models, pipeline)
-    label = Path(data).resolve().name
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeLeft())
-    with Progress(*columns, transient=True, console=_stderr()) as bar, _ctrl_c() as stop:
-        task = bar.add_task(label, total=None)
-        results = evaluate(
-            dataset,
-            pipelines,
-            settings,
-            label,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            stop,
-        )
+    data = [data] if isinstance(data, str) else list(data)
+    paths = find_parts(data)
+    to_file = bool(json_path) and json_path != "-"
+    if resume and not to_file:
+        raise ConfigError("--resume: expected together with --json FILE, beside which it looks")
+    if live and (len(paths) > 1 or ray or settings.virtual_scan or settings.scan_scaled):
+        raise ConfigError("--live: expected one data set, and the models as the node runs them")
+    job = Job(tuple(models), settings, pipeline, dict(topics or {}))
+    loaded = job.load()
+    folder = Path(f"{json_path}.partial") if to_file else None
+    kept = Partial(paths, folder, identity(job, loaded, paths), resume)
+    name = ", ".join(dict.fromkeys(Path(d).resolve().name for d in data))
+    with _progress(name, len(paths) > 1) as show, _ctrl_c() as stop:
+        if ray:
+            on_ray(ray, job, kept, show, stop)
+        else:
+            one_by_one(job, loaded, kept, show, stop)
     try:
-        if live and not results["interrupted"]:
-            live(dataset, pipelines, results)
+        total, parts = kept.total(job, loaded)
+        results = results_of(total, loaded, settings, name)
+    except EvaluationError:
+        kept.remove()
+        raise
+    results["interrupted"] = bool(kept.todo)
+    if len(paths) > 1:
+        results["parts"] = parts
+    try:
+        if live and not kept.todo:
+            live(job.open(paths[0]), loaded, results)
     finally:  # what is done is kept
-        _write(results, dataset, pipelines, json_path, report)
-    return 130 if results["interrupted"] else 0
+        _write(results, Parts(job, kept), loaded, json_path, report)
+    if not (kept.todo or kept.failed):
+        kept.remove()
+    elif to_file:
+        print("not all is done: the same command with --resume goes on", file=sys.stderr)
+    return 130 if kept.todo else int(bool(kept.failed))
 
 
 def _write(
     results: dict[str, Any],
     dataset: Any,
-    pipelines: Mapping[str, DepthPipeline],
+    models: Mapping[str, Model],
     json_path: str | None,
     report: str | None,
 ) -> None:
     print_table(results, stderr=json_path == "-")
     pictures: list[Picture] = []
     if report or (json_path and json_path != "-"):
-        pictures = take_pictures(dataset, pipelines, results)
+        pictures = take_pictures(dataset, models, results)
     if json_path:
         write_json(json_path, results)
         if json_path != "-":
@@ -247,6 +194,23 @@ def _write(
         from mde_ros.evaluation.report import write_report  # matplotlib takes a second
 
         write_report([results], pictures, report)
+
+
+@contextmanager
+def _progress(label: str, several: bool) -> Iterator[Callable[[float, int], None]]:
+    """A bar with the time left on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    unit = TextColumn("data sets" if several else "frames")
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), unit, TextColumn("left"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeLeft(), transient=True, console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
@@ -264,20 +228,6 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _digest(sample: Any) -> bytes:
-    digest, camera = hashlib.sha256(), sample.frame.camera
-    for array in (sample.frame.image, camera.K, camera.D, sample.frame.points, sample.truth_m):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
 
 
 def _identity(model: Any) -> dict[str, Any]:

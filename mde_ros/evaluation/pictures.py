@@ -109,16 +109,23 @@ def pictures_path(json_path: str | Path) -> Path:
 
 
 def rectified_truth(sample: Any) -> np.ndarray | None:
-    """The truth in the geometry of the prediction: lens distortion removed, nearest pixel."""
-    truth_m, camera = sample.truth_m, sample.frame.camera
-    if truth_m is None:
-        return None
-    if truth_m.shape != (camera.height, camera.width):
+    """The truth in the geometry of the prediction; see `rectified`."""
+    return None if sample.truth_m is None else rectified(sample.truth_m, sample)
+
+
+def rectified(values: np.ndarray, sample: Any, what: str = "truth") -> np.ndarray:
+    """A map (H, W) of a sample's image without its lens distortion, by the nearest pixel.
+
+    Raises:
+        results.EvaluationError: when it is of another size than the image.
+    """
+    camera = sample.frame.camera
+    if values.shape != (camera.height, camera.width):
         raise EvaluationError(
-            f"{sample.name}: its image is {camera.width}x{camera.height} but its truth is"
-            f" {truth_m.shape[1]}x{truth_m.shape[0]}"
+            f"{sample.name}: its image is {camera.width}x{camera.height} but its {what} is"
+            f" {values.shape[1]}x{values.shape[0]}"
         )
-    return undistort_depth(truth_m, camera) if camera.is_distorted else truth_m
+    return undistort_depth(values, camera) if camera.is_distorted else values
 
 
 def _picture(arrays: Mapping[str, np.ndarray], i: int) -> Picture:

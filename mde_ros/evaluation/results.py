@@ -30,8 +30,17 @@ COLUMNS = (
     ("edge_f1", "edge F1", "higher", 3),
     ("coverage", "coverage", "higher", 3),
 )
-
-
+# More of a model, where it is known: group, key, title, what is better, decimals.
+MORE = (
+    ("static", "abs_rel", "AbsRel, standing", "lower", 3),
+    ("dynamic", "abs_rel", "AbsRel, moving", "lower", 3),
+    ("uncertainty", "within_1_sigma", "error within 1 σ (ideal 0.683)", "", 3),
+    ("uncertainty", "ause", "AUSE", "lower", 4),
+    ("temporal", "flicker", "flicker", "lower", 3),
+    ("temporal", "scale_spread", "scale spread", "lower", 3),
+    ("latency_ms", "p50", "latency p50, ms", "lower", 1),
+    ("latency_ms", "p95", "latency p95, ms", "lower", 1),
+)
 # The same of a model in the real node (`mde evaluate --live`).
 LIVE = (
     ("fps", "live: frames/s ↑", "higher", 1),
@@ -203,14 +212,11 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
             table.add_row(f"{title} {'↓' if better == 'lower' else '↑'}", *cells)
     table.add_section()
     blank = [""] * len(models)
-    for key in ("p50", "p95"):
-        values = [m.get("latency_ms", {}).get(key) for m in models]
+    for group, key, title, better, decimals in MORE:
+        values = [(m.get(group) or {}).get(key) for m in models]
         if any(v is not None for v in values):
-            table.add_row(f"latency {key}, ms ↓", *_row(values, "lower", 1), *blank)
-    for key, title in (("flicker", "flicker"), ("scale_spread", "scale spread")):
-        values = [m.get("temporal", {}).get(key) for m in models]
-        if any(v is not None for v in values):
-            table.add_row(f"{title} ↓", *_row(values, "lower", 3), *blank)
+            arrow = {"lower": " ↓", "higher": " ↑"}.get(better, "")
+            table.add_row(f"{title}{arrow}", *_row(values, better, decimals), *blank)
     lives = [m.get("live", {}) for m in models]
     for key, title, better, decimals in LIVE:
         values = [{**live, **live.get("latency_ms", {})}.get(key) for live in lives]
@@ -224,6 +230,34 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
     if results["dropped"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in results["dropped"].items())
         console.print(f"frames: {results['frames_in']} in, {results['frames_out']} out; {reasons}")
+    if "parts" in results:
+        console.print(_parts_table(results["parts"]))
+    for problem in results.get("problems", []):
+        console.print(problem, style="red", markup=False, highlight=False)
+    if "speed" in results:
+        console.print(speed_words(results["speed"]), highlight=False)
+
+
+def speed_words(speed: Mapping[str, float]) -> str:
+    """How fast a run was, beside its models alone on the same machine."""
+    return (
+        f"{speed['frames_per_s']:.1f} frames/s; the models alone take"
+        f" {speed['models_alone_frames_per_s']:.1f}, and they ran"
+        f" {100 * speed['share_in_models']:.0f} % of the time"
+    )
+
+
+def _parts_table(parts: Sequence[Mapping[str, Any]]) -> Any:
+    """Every data set with the errors of its models, or what went wrong."""
+    from rich.table import Table
+
+    names = next((list(p["models"]) for p in parts if p.get("models")), [])
+    table = Table("data set", "frames", *(f"{m['name']}\n[dim]AbsRel ↓[/dim]" for m in names))
+    for part in parts:
+        values = [m["metrics"].get("abs_rel") for m in part.get("models", [])]
+        cells = _row(values, "lower", 3) if "problem" not in part else ["failed"] * len(names)
+        table.add_row(part["name"], str(part.get("frames_out", 0)), *cells)
+    return table
 
 
 def _live_words(live: Mapping[str, Any]) -> str:
@@ -236,7 +270,7 @@ def _live_words(live: Mapping[str, Any]) -> str:
 
 def _row(values: Sequence[float | None], better: str, decimals: int) -> list[str]:
     known = [round(v, decimals) for v in values if v is not None]
-    best = (min(known) if better == "lower" else max(known)) if len(known) > 1 else None
+    best = (min(known) if better == "lower" else max(known)) if better and len(known) > 1 else None
     cells = []
     for value in values:
         text = "–" if value is None else f"{value:.{decimals}f}"

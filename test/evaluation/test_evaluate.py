@@ -315,17 +315,6 @@ def folder(tmp_path):
     return tmp_path / "wall"
 
 
-@pytest.fixture
-def wall_model(foreign_onnx):
-    """An ONNX network that says 2 m everywhere, whatever it sees."""
-    nodes = [
-        ("Mul", ["x", 0.0], ["zero"]),
-        ("ReduceMean", ["zero"], ["plane"], {"axes": [1], "keepdims": 1}),
-        ("Add", ["plane", 2.0], ["y"]),
-    ]
-    return str(foreign_onnx(nodes, "size: [8, 8]\n", (1, 3, 8, 8), "wall"))
-
-
 def test_command_scores_a_constant_network_on_a_folder(folder, wall_model, tmp_path, capsys):
     out = tmp_path / "results.json"
     code = run_evaluate(
