@@ -175,9 +175,9 @@ def train(settings: LifelongSettings, out: Path) -> Path:
     unseen = ", ".join(domain for domain, frames in memory.items() if not frames)
     if unseen and method in ("joint", "ewc"):
         raise ConfigError(f"known: expected frames of {unseen} for {method}, got none")
+    sources = load_sources(settings.sources, None, chief)
     if unseen and chief:
         console.print(f"no frames of {unseen} beside {path}: there is nothing to replay of it")
-    sources = load_sources(settings.sources, None, chief)
     memory[settings.domain] = [frame for frame in chain(*sources) if frame.truth_mm.any()]
     few = {name: choose(frames, settings.replay, loop.seed) for name, frames in memory.items()}
 
