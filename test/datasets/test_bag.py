@@ -245,6 +245,14 @@ def test_what_lies_before_a_damaged_place_is_still_given(tmp_path):
             got.append(sample)
     assert 1 <= len(got) < 10
     np.testing.assert_array_equal(got[0].frame.image, parts[0][0].image)
+    dataset, reasons = open_dataset(path), set()
+    for i in range(10):
+        try:
+            assert np.array_equal(dataset[i].frame.image, got[i].frame.image)
+        except BagError as error:
+            reasons.add((i >= len(got), str(error)))
+    ((after, reason),) = reasons  # one for all of the rest
+    assert after and "cannot be read as a bag" in reason
 
 
 def test_a_wrong_topic_lists_the_topics_there_are(tmp_path):
