@@ -165,6 +165,9 @@ class DepthNode(LifecycleNode):
             "runtime": runtime.name,
             "device": runtime.device,
         }
+        domain, distance = self._frames.domain
+        if domain is not None:
+            about |= {"domain": domain, "domain_distance": f"{distance:.4g}"}
         return [self.statistics.status(f"{self.get_fully_qualified_name()}: frames", about)]
 
     # Everything else

@@ -47,6 +47,7 @@ class FramePath:
     ) -> None:
         self._settings, self._pipeline, self._publishers = settings, pipeline, publishers
         self._statistics, self._clock, self.stream, self._scans = statistics, clock, stream, scans
+        self.domain: tuple[str | None, float | None] = None, None  # see Prediction
 
     def take_info(self, msg: CameraInfo) -> None:
         """Keep a camera_info, and process the image that waited for it."""
@@ -94,6 +95,7 @@ class FramePath:
 
         prediction = self._pipeline(frame)
 
+        self.domain = prediction.domain, prediction.domain_distance
         rgb = partial(self._pipeline.rectify, frame)
         self._publishers.publish(topics, msg.header, ideal, prediction, rgb)
         self._statistics.published((self._clock.now().nanoseconds - stamp_ns) * 1e-9)
