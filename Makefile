@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types setup clean
+.PHONY: demo test lint types docs setup clean
 
 setup: $(STAMP)
 
@@ -15,7 +15,7 @@ $(STAMP): setup.py constraints.txt
 	  || { echo "mde_ros needs Python 3.10, 3.11 or 3.12; found $$($(PYTHON) --version). Set PYTHON=."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0 'setuptools<80' wheel
-	$(PIP) install -c constraints.txt -e '.[ros,training,report,sim,datasets,dev]'
+	$(PIP) install -c constraints.txt -e '.[ros,training,report,sim,datasets,docs,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -31,5 +31,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# The site, into site/; a broken link is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build install log *.egg-info demo
+	rm -rf $(VENV) build install log *.egg-info demo site
