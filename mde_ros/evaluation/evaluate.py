@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mde_ros.config import ConfigError, PipelineSettings, as_dict, build
+from mde_ros.datasets.virtual_scan import VirtualScan
 from mde_ros.evaluation.parts import Job, Partial, Parts, find_parts, identity, on_ray, one_by_one
 from mde_ros.evaluation.pictures import Model, Picture, pictures_path, save_pictures, take_pictures
 from mde_ros.evaluation.results import (
@@ -144,7 +145,8 @@ def run_evaluate(
         raise ConfigError("--resume: expected together with --json FILE, beside which it looks")
     if live and (len(paths) > 1 or ray or settings.virtual_scan or settings.scan_scaled):
         raise ConfigError("--live: expected one data set, and the models as the node runs them")
-    job = Job(tuple(models), settings, pipeline, dict(topics or {}))
+    scan = VirtualScan.parse(settings.virtual_scan) if settings.virtual_scan else None
+    job = Job(tuple(models), settings, pipeline, dict(topics or {}), scan)
     loaded = job.load()
     folder = Path(f"{json_path}.partial") if to_file else None
     kept = Partial(paths, folder, identity(job, loaded, paths), resume)

@@ -54,12 +54,14 @@ class Job:
         models: shipped names or files.
         settings, pipeline: which frames, what counts, and how it is run.
         options: more arguments of open_dataset, such as a bag's topics.
+        scan: to be cut out of the truth.
     """
 
     models: tuple[str, ...]
     settings: EvaluateSettings
     pipeline: PipelineSettings
     options: Mapping[str, Any]
+    scan: VirtualScan | None = None
 
     def open(self, path: str | Path) -> Any:
         """The data set at a path, with a virtual scan if there shall be one.
@@ -68,8 +70,7 @@ class Job:
             DatasetError: when it cannot be read.
         """
         dataset = open_dataset(path, **self.options)
-        spec = self.settings.virtual_scan
-        return WithScan(dataset, VirtualScan.parse(spec)) if spec else dataset
+        return WithScan(dataset, self.scan) if self.scan else dataset
 
     def load(self) -> dict[str, Model]:
         """All models by the name shown in tables; a name that comes twice gets a number.

@@ -200,28 +200,34 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
         title_justify="left",
     )
     table.add_column("")
-    for kind in ("metric", "median-scaled"):
+    kinds = {"metrics": "metric", "median_scaled": "median-scaled"}
+    beside = len(models) <= 2  # more models leave no room for both kinds
+    for kind in list(kinds.values())[: 2 if beside else 1]:
         for model in models:
-            table.add_column(f"{model['name']}\n[dim]{kind}[/dim]", justify="right")
-    for key, title, better, decimals in COLUMNS:
-        cells = []
-        for kind in ("metrics", "median_scaled"):
-            values = [model[kind].get(key) for model in models]
-            cells += _row(values, better, decimals)
-        if any(c != "–" for c in cells):
-            table.add_row(f"{title} {'↓' if better == 'lower' else '↑'}", *cells)
+            title = f"{model['name']}\n[dim]{kind}[/dim]" if beside else model["name"]
+            table.add_column(title, justify="right")
+    for shown in [list(kinds)] if beside else [[kind] for kind in kinds]:
+        if not beside:
+            table.add_section()
+            table.add_row(f"[dim]{kinds[shown[0]]}[/dim]")
+        for key, title, better, decimals in COLUMNS:
+            cells = []
+            for kind in shown:
+                values = [model[kind].get(key) for model in models]
+                cells += _row(values, better, decimals)
+            if any(c != "–" for c in cells):
+                table.add_row(f"{title} {'↓' if better == 'lower' else '↑'}", *cells)
     table.add_section()
-    blank = [""] * len(models)
     for group, key, title, better, decimals in MORE:
         values = [(m.get(group) or {}).get(key) for m in models]
         if any(v is not None for v in values):
             arrow = {"lower": " ↓", "higher": " ↑"}.get(better, "")
-            table.add_row(f"{title}{arrow}", *_row(values, better, decimals), *blank)
+            table.add_row(f"{title}{arrow}", *_row(values, better, decimals))
     lives = [m.get("live", {}) for m in models]
     for key, title, better, decimals in LIVE:
         values = [{**live, **live.get("latency_ms", {})}.get(key) for live in lives]
         if any(v is not None for v in values):
-            table.add_row(title, *_row(values, better, decimals), *blank)
+            table.add_row(title, *_row(values, better, decimals))
     console = Console(stderr=stderr)
     console.print(table)
     for model in models:
