@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -29,6 +30,10 @@ from mde_ros.geometry import project  # noqa: E402
 from mde_ros.pipeline import DepthPipeline  # noqa: E402
 from mde_ros.view import run_view  # noqa: E402
 from mde_ros.view.scene import ViewError  # noqa: E402
+
+sys.path.append(str(Path(__file__).parent / "datasets"))  # test folders are no packages
+
+import recording  # noqa: E402
 
 LENS, CLOUD = "/world/camera/lens", "/world/camera/cloud"
 COLOUR = (205, 35, 160)
@@ -100,6 +105,31 @@ def test_image_depth_lens_and_pose_read_back_are_those_of_the_folder(folder, tmp
         way = found["/world/trajectory"][now]["LineStrips3D:strips"][0][-1]
         assert np.allclose(way, dataset.pose(i)[:3, 3], atol=1e-6)
     assert set(found[f"{LENS}/image"]) == {stamp(i) for i in range(5)}
+
+
+def test_bag_with_transforms_has_the_way_of_its_camera(tmp_path):
+    """The robot drives a circle; its camera is where its odometry and mounting say."""
+    stamps = [recording.SECOND * (10 + i) // 10 for i in range(8)]
+    path = recording.write(
+        tmp_path / "drive.mcap",
+        recording.mounting(),
+        recording.odometry(range(stamps[0], stamps[-1] + 1, recording.SECOND // 20)),
+        recording.images(stamps),
+    )
+    run_view([str(path)], save=str(tmp_path / "a.rrd"))
+    camera = read(tmp_path / "a.rrd")["/world/camera"]
+    for now in stamps:
+        T = recording.base_pose(now / recording.SECOND) @ recording.T_BASE_CAMERA
+        assert np.allclose(camera[now]["Transform3D:translation"], T[:3, 3], atol=1e-5)
+        R = np.reshape(camera[now]["Transform3D:mat3x3"], (3, 3)).T
+        assert np.allclose(R, T[:3, :3], atol=1e-5)
+
+
+def test_bag_that_does_not_know_its_way_is_shown_all_the_same(tmp_path):
+    path = recording.write(tmp_path / "a.mcap", recording.images([recording.SECOND]))
+    run_view([str(path)], save=str(tmp_path / "a.rrd"))
+    found = read(tmp_path / "a.rrd")
+    assert f"{LENS}/image" in found and "/world/camera" not in found
 
 
 def test_every_point_of_the_cloud_lies_on_its_pixel_in_its_colour(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,20 @@ from typing import Any
 import numpy as np
 
 from mde_ros.datasets import is_bag, open_dataset
+from mde_ros.datasets.bag import BagDataset
 from mde_ros.datasets.bag_file import Bag, FolderBag
 from mde_ros.datasets.bag_messages import ImageError, camera_of, depth_metres, stamp_ns
+from mde_ros.datasets.bag_topics import first_message
+from mde_ros.datasets.bag_transforms import add_transforms, static_tree
+from mde_ros.datasets.transform_tree import TransformError
 from mde_ros.evaluation.pictures import Model, make_picture
 from mde_ros.view.scene import Scene
 
 # What our node publishes, as in nodes/depth_node.py.
 OUR_DEPTH, OUR_INFO, OUR_POINTS = "depth/image_rect", "depth/camera_info", "points"
 OUR_PICTURES = (OUR_DEPTH, "depth/colour")
+WAIT_NS = 250_000_000  # of the log, that transforms of an image's time may come after it
+SLACK_S = 0.05  # that transforms may be away at either end of a bag
 
 
 def open_source(
@@ -35,12 +42,12 @@ def open_source(
         return
     with Bag(path) as bag:
         pictures = [n for n, t in bag.topics.items() if t.type.endswith("Image")]
-    ours = [n for n in pictures if n.endswith(OUR_DEPTH) and n != topics.get("truth_topic")]
+    ours = [n for n in pictures if n.endswith(OUR_DEPTH) and n not in topics.values()]
     if not pictures or any(not n.endswith(OUR_PICTURES) for n in pictures):
         dataset: Any = open_dataset(path, **topics)
         # What a node published is no measurement, though it may be all the depth in the bag.
-        truth = getattr(dataset.topics, "truth", None) or getattr(dataset.topics, "depth", None)
-        yield Samples(dataset, models, max_frames, measured=truth not in ours)
+        measured = dataset.topics.truth not in ours
+        yield Samples(dataset, models, max_frames, measured=measured)
     for depth in ours:
         yield Published(path, depth, max_frames)
 
@@ -66,13 +73,14 @@ class Samples:
 
     def frames(self, scene: Scene) -> Iterator[None]:
         """Put one frame after the other into the scene."""
-        pose_of = getattr(self.dataset, "pose", lambda index: None)
+        way = Way(self.dataset) if isinstance(self.dataset, BagDataset) else None
         for i in self.indices:
             try:
                 sample = self.dataset[i]
                 if not self.measured:
                     sample = replace(sample, truth_m=None)
-                picture, T_world_camera = make_picture("", sample, self.models), pose_of(i)
+                picture = make_picture("", sample, self.models)
+                T_world_camera = way(sample.frame.stamp_ns) if way else self._pose(i)
             except (ValueError, OSError) as error:
                 self.problems.append(str(error))
             else:
@@ -81,6 +89,38 @@ class Samples:
                 if sample.frame.points is not None:
                     scene.scan(sample.frame.points)
             yield
+
+    def _pose(self, index: int) -> np.ndarray | None:
+        return self.dataset.pose(index) if hasattr(self.dataset, "pose") else None
+
+
+class Way:
+    """Where a bag's camera is in the frame in which the robot moves (odom, map), by its /tf."""
+
+    def __init__(self, dataset: BagDataset) -> None:
+        topics = dataset.topics
+        with Bag(dataset.path) as bag:
+            self.tree, self.camera = static_tree(bag), first_message(bag, topics.image).header
+        self.transforms = self._read(dataset.path, topics.transforms)
+        self.known_ns = 0
+
+    def __call__(self, stamp: int) -> np.ndarray | None:
+        """T_fixed_camera (4, 4) at a stamp; stamps come in order. None where it is not known."""
+        while self.known_ns < stamp + WAIT_NS and (read := next(self.transforms, None)):
+            self.known_ns = read
+        fixed = self.tree.fixed_frame(self.camera.frame_id)
+        if fixed is None:
+            return None
+        with suppress(TransformError):
+            return self.tree.lookup(fixed, self.camera.frame_id, stamp, slack_s=SLACK_S)
+        return None
+
+    def _read(self, path: Path, topics: list[str]) -> Iterator[int]:
+        """Take the transforms in, message by message; the time of each in the log."""
+        with Bag(path) as bag:
+            for topic, log_ns, raw in bag.messages(topics):
+                add_transforms(self.tree, bag.decode(topic, raw))
+                yield log_ns
 
 
 class Published:
