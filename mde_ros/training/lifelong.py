@@ -67,7 +67,8 @@ class LifelongSettings:
     )
     network: str = setting("lifelong_mobilenet_v2", "without a model: the network to begin with")
     initial: str = setting("", "without a model: ImageNet weights of its encoder, or a student")
-    focal_px: float = setting(270.0, "without a model: canonical focal length", low=1.0)
+    pixels: int = setting(304 * 228, "without a model: area of its input", low=1024)
+    focal_px: float = setting(270.0, "without a model: canonical focal length there", low=1.0)
     student_domain: str = setting("general", "what a student's own domain is called from now on")
     domain: str = setting("", "name of the new domain")
     sources: tuple[Source, ...] = setting((), "labelled recordings of the new domain")
@@ -164,8 +165,8 @@ def train(settings: LifelongSettings, out: Path) -> Path:
     if settings.to:
         model, path = known_model(settings.to, settings.student_domain)
     else:
-        model = fresh_model(settings.network, settings.initial, settings.focal_px)
-        path = None
+        spec = {"focal_px": settings.focal_px, "pixels": settings.pixels, "domains": []}
+        model, path = fresh_model(settings.network, settings.initial, spec), None
     network = cast(LifelongNet, model.network).to(fabric.device)
     domains, new = list(model.spec["domains"]), len(model.spec["domains"])
     if settings.domain in domains:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -67,12 +67,11 @@ def known_model(to: str, student_domain: str) -> tuple[Checkpoint, Path]:
     return model, path
 
 
-def fresh_model(network: str, initial: str, focal_px: float) -> Checkpoint:
+def fresh_model(network: str, initial: str, spec: dict[str, Any]) -> Checkpoint:
     """A lifelong network without a domain; its first head is for the first one to come.
 
     Args:
         initial: ImageNet weights of the encoder, or a student; may be empty.
-        focal_px: canonical focal length.
 
     Raises:
         ConfigError: when there is no such lifelong network, or the weights do not fit.
@@ -82,7 +81,6 @@ def fresh_model(network: str, initial: str, focal_px: float) -> Checkpoint:
     made = make_network(network)
     if initial:
         load_encoder(made, network, initial)
-    spec = {"focal_px": focal_px, "pixels": ModelSpec.pixels, "domains": []}
     return Checkpoint(network, made, spec)
 
 
