@@ -246,6 +246,7 @@ def run_networks(a: argparse.Namespace) -> int:
         write_json(a.json, rows)
     if a.json != "-":
         table = Table("network", "parameters", "GMAC", "input", "source")
+        table.columns[0].no_wrap = True
         for r in rows:
             table.add_row(
                 r["name"], f"{r['parameters']:,}", f"{r['gmac']:.2f}", r["input"], r["source"]
