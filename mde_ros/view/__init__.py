@@ -57,7 +57,7 @@ def run_view(
         ValueError: on any user's error, in one sentence.
     """
     if max_frames < 0:
-        raise ViewError(f"max_frames: expected 0 or more, got {max_frames}")
+        raise ViewError(f"--max-frames: expected 0 or more, got {max_frames}")
     if not (save or screenshot or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ViewError(
             "expected a display for the viewer, found none; give --save FILE.rrd and open it"
