@@ -229,8 +229,14 @@ def pose_numbers(name: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
-def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> T:
+def build(
+    cls: type[T], values: Mapping[str, Any], source: str = "settings", defaults: T | None = None
+) -> T:
     """Make a settings dataclass from a mapping; nested dataclasses from nested mappings.
+
+    Args:
+        defaults: what is not named comes from here. A nested group has those of its field, which
+            need not be those of its class.
 
     Raises:
         ConfigError: on an unknown key (the valid ones are listed) or a value out of range.
@@ -238,14 +244,16 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: expected a mapping of names to values, got {values!r}")
     hints = typing.get_type_hints(cls)
-    valid = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments = {}
     for key, value in values.items():
-        if key not in valid:
-            raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(valid))}")
+        if key not in fields:
+            raise ConfigError(f"{source}: unknown key {key!r}; valid: {', '.join(sorted(fields))}")
         hint: Any = hints[key]
         if _is_settings(hint) and isinstance(value, Mapping):
-            value = build(hint, value, f"{source}.{key}")
+            make = fields[key].default_factory
+            own = make() if callable(make) else None
+            value = build(hint, value, f"{source}.{key}", getattr(defaults, key, own))
         elif hint is float and isinstance(value, str):
             value = _number(value)
         elif isinstance(value, list) and (items := _tuple_items(hint)):
@@ -256,6 +264,8 @@ def build(cls: type[T], values: Mapping[str, Any], source: str = "settings") -> 
             )
         arguments[key] = value
     try:
+        if defaults is not None:
+            return dataclasses.replace(defaults, **arguments)  # type: ignore[type-var]
         return cls(**arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{source}: {error}") from None

@@ -41,6 +41,17 @@ class Outer:
         check(self)
 
 
+@dataclass(frozen=True)
+class Middle:
+    inner: Inner = field(default_factory=lambda: Inner(rate=0.1, steps=2))
+
+
+@dataclass(frozen=True)
+class Whole:
+    inner: Inner = field(default_factory=lambda: Inner(rate=0.3, steps=3))
+    middle: Middle = field(default_factory=lambda: Middle(Inner(rate=0.7, steps=7)))
+
+
 def write(tmp_path, text):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
@@ -66,6 +77,15 @@ def test_number_is_read_as_one_however_it_is_written(tmp_path, text, rate):
 def test_lists_become_tuples_and_groups_dataclasses():
     built = build(Outer, {"size": [4, 3], "names": ["a"], "many": [{"steps": 2}, {}]})
     assert built == Outer(size=(4, 3), names=("a",), many=(Inner(steps=2), Inner()))
+
+
+def test_group_that_is_given_in_part_keeps_the_rest_of_its_own_defaults(tmp_path):
+    """Those of the field, at every depth, and not those of the group's class."""
+
+    built = build(Whole, {"inner": {"steps": 4}, "middle": {"inner": {"steps": 5}}})
+    assert built == Whole(Inner(rate=0.3, steps=4), Middle(Inner(rate=0.7, steps=5)))
+    assert build(Whole, {"inner": {}, "middle": {}}) == Whole()
+    assert load(Whole, write(tmp_path, "middle: {inner: {rate: 0.2}}")).middle.inner.steps == 7
 
 
 def test_settings_survive_the_way_through_json():
