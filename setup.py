@@ -5,7 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "mde_ros"
-NODES = [f"{n} = mde_ros.nodes.{n}:main" for n in ("depth_node", "completion_node")]
+NODES = [
+    f"{n} = mde_ros.nodes.{n}:main" for n in ("depth_node", "completion_node", "status_text")
+]
 
 setup(
     name=NAME,
@@ -52,6 +54,7 @@ setup(
             "ros-jazzy-geometry-msgs",
             "ros-jazzy-nav-msgs",
             "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-visualization-msgs",
             "ros-jazzy-rosgraph-msgs",
             "ros-jazzy-lifecycle-msgs",
         ],

@@ -24,11 +24,13 @@ class PlayedTopics:
     Attributes:
         image, camera_info: names in the bag.
         kind: ROS type of the images.
+        frame: frame_id of the camera.
     """
 
     image: str
     camera_info: str
     kind: str
+    frame: str
 
     @property
     def transport(self) -> str:
@@ -55,7 +57,7 @@ class PlayedTopics:
 
         return valid_name(self.camera_info)
 
-    def player(self, source: str | Path, rate: float, folder_rate: float) -> list[str]:
+    def player(self, source: str | Path, rate: float, folder_rate: float = 10.0) -> list[str]:
         """Module and arguments of the player, which waits for two listeners.
 
         These are the node and who judges it: with either missing, the first frames would be lost.
@@ -63,13 +65,12 @@ class PlayedTopics:
         out = ["mde_ros.nodes.player", str(source), "--no-progress"]
         out += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
         out += ["--wait-for", self.camera_info, "--wait-count", "2"]
-        return out + (
-            ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
-        )
+        out += ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
+        return out
 
 
-def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
-    """The topics of an opened Bag or FolderBag, and the stamps of all its images in their order.
+def topics_of(source: Any, dataset: Dataset) -> PlayedTopics:
+    """The topics of an opened Bag or FolderBag.
 
     Args:
         source: as player.open_source opens it.
@@ -79,17 +80,26 @@ def topics_of(source: Any, dataset: Dataset) -> tuple[PlayedTopics, list[int]]:
         LiveError: when the data set is not one bag.
     """
     from mde_ros.datasets.bag_file import FolderBag
-    from mde_ros.datasets.bag_messages import IMAGE_TOPIC, INFO_TOPIC
+    from mde_ros.datasets.bag_messages import IMAGE, IMAGE_TOPIC, INFO_TOPIC, OPTICAL_FRAME
 
     if isinstance(source, FolderBag):
-        topics = PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, source.topics[IMAGE_TOPIC].type)
-        return topics, [source.stamp(i) for i in range(len(dataset))]
+        return PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, IMAGE, OPTICAL_FRAME)
     chosen: Any = getattr(dataset, "topics", None)
     if chosen is None:
         raise LiveError(f"{source.path}: expected one bag or an RGB-D folder to be played")
     kind = source.topics[chosen.image].type
-    topics = PlayedTopics(chosen.image, chosen.camera_info, kind)
-    return topics, dataset.stamps_ns()  # type: ignore[attr-defined]
+    _, _, raw = next(source.messages([chosen.camera_info]))
+    frame = source.decode(chosen.camera_info, raw).header.frame_id
+    return PlayedTopics(chosen.image, chosen.camera_info, kind, frame)
+
+
+def stamps_of(source: Any, dataset: Any) -> list[int]:
+    """The stamps of all images, in their order; of a bag, the first call reads through it."""
+    from mde_ros.datasets.bag_file import FolderBag
+
+    if isinstance(source, FolderBag):
+        return [source.stamp(i) for i in range(len(dataset))]
+    return dataset.stamps_ns()
 
 
 def counts_of(diagnostics: Mapping[str, str]) -> Counter[str]:

@@ -23,6 +23,7 @@ from mde_ros.live.played import (
     counts_of,
     dropped,
     node_says,
+    stamps_of,
     topics_of,
 )
 
@@ -95,7 +96,7 @@ def replay(
 
     find_model(model, Path(model).suffix or ".onnx")  # says at once what is wrong with a name
     with open_source(source, folder_rate) as opened:
-        topics, stamps = topics_of(opened, dataset)
+        topics, stamps = topics_of(opened, dataset), stamps_of(opened, dataset)
         length_s = (opened.end_ns - opened.start_ns) * 1e-9 / rate
     settings = {**PARAMETERS, **(parameters or {}), "model": model}
     settings["image_transport"] = topics.transport

@@ -19,6 +19,7 @@ from mde_ros.live.played import (
     counts_of,
     dropped,
     node_says,
+    stamps_of,
     topics_of,
 )
 
@@ -161,7 +162,7 @@ def run_watch(
 
     dataset = open_dataset(data, **(topics or {}))
     with open_source(data, folder_rate) as source:
-        played, stamps = topics_of(source, dataset)
+        played, stamps = topics_of(source, dataset), stamps_of(source, dataset)
     board = Scoreboard(dataset, stamps, played)
     os.environ.update(dds_environment())
     out = sys.stderr if json_path == "-" else sys.stdout
