@@ -10,6 +10,8 @@ import pytest
 
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
+from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
+from mde_ros.evaluation.baseline import ScanScaled
 from mde_ros.metrics import Aggregate, depth_metrics
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import find_model, load_runtime, shipped_models
@@ -17,32 +19,70 @@ from mde_ros.runtime import find_model, load_runtime, shipped_models
 WEIGHTS = Path(str(resources.files("mde_ros") / "weights"))
 
 
-def test_both_students_are_shipped_and_weigh_at_most_12_megabytes():
-    assert shipped_models() == ["student-fast", "student-published"]
+SHIPPED = ["completion-fast", "student-fast", "student-published"]
+
+
+def test_students_and_completion_are_shipped_and_weigh_at_most_12_megabytes():
+    assert shipped_models() == SHIPPED
     files = [f for name in shipped_models() for f in WEIGHTS.glob(f"{name}.*")]
     assert sum(f.stat().st_size for f in files) <= 12e6
 
 
-@pytest.mark.parametrize("name", ["student-fast", "student-published"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_model_has_a_card_that_names_its_licences(name):
     card = (WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
     for word in ("Data", "Licence", "Seed", "Measured", "Bad at"):
         assert f"## {word}" in card
 
 
-@pytest.mark.parametrize("name", ["student-fast", "student-published"])
-@pytest.mark.parametrize("size", [(304, 228), (328, 216)])
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("size", [(304, 224), (336, 208)])
 def test_onnx_runtime_and_torch_give_the_same_metres_from_the_same_file(name, size):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    points = np.zeros((size[1], size[0]), np.float32)
+    points[140, ::3] = rng.uniform(1, 4, len(points[140, ::3]))
     onnx, torch = (load_runtime(name, runtime, "cpu") for runtime in ("onnxruntime", "torch"))
     assert onnx.sha256 == torch.sha256
-    a, b = (runtime(image, 250.0)["depth"] for runtime in (onnx, torch))
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    for sparse in (None, points):
+        a, b = (runtime(image, 250.0, sparse) for runtime in (onnx, torch))
+        assert set(a) == set(b) and a["depth"].shape == b["depth"].shape
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-3)
 
 
 def test_the_default_is_shipped():
     assert find_model("default", ".onnx").is_file()
+
+
+def test_without_points_completion_is_no_worse_than_the_monocular_default(shared_data):
+    """Its trunk is the default student; only the input size differs, by four rows."""
+    frames = open_dataset(shared_data / "hololens_office")
+    errors = {}
+    for model in ("default", "completion"):
+        pipeline = DepthPipeline(PipelineSettings(model=model, device="cpu"))
+        total = Aggregate()
+        for i in range(len(frames) - 60, len(frames), 10):
+            sample = frames[i]
+            assert sample.truth_m is not None and sample.frame.points is None
+            total.add(depth_metrics(pipeline(sample.frame).depth, sample.truth_m))
+        errors[model] = total.result()["rmse_m"]
+    assert errors["completion"] <= 1.03 * errors["default"]
+
+
+def test_one_line_makes_depth_better_than_none_and_than_its_median_scale(shared_data):
+    frames = WithScan(open_dataset(shared_data / "hololens_office"), VirtualScan(0.3))
+    mono = DepthPipeline(PipelineSettings(model="default", device="cpu"))
+    completed = DepthPipeline(PipelineSettings(model="completion", device="cpu"))
+    totals = {model: Aggregate() for model in (mono, ScanScaled(mono), completed)}
+    for i in range(len(frames) - 60, len(frames), 6):
+        sample = frames[i]
+        assert sample.truth_m is not None
+        for model, total in totals.items():
+            total.add(depth_metrics(model(sample.frame).depth, sample.truth_m))
+    alone, scaled, ours = (total.result() for total in totals.values())
+    for rival in (alone, scaled):
+        assert ours["rmse_m"] < rival["rmse_m"] and ours["abs_rel"] < rival["abs_rel"]
 
 
 def test_the_default_beats_fastdepth_on_frames_it_was_not_trained_on(shared_data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,8 @@ def on_real_data(record: Record, data: Path) -> None:
     }
     for name, (sources, test, frames) in sets.items():
         model = train(settings, sources, teacher, list(LOSSES)[-1], settings.seeds[0], name[:5])
-        models: dict[str, Any] = dict(zip(RIVALS, (pipeline, ScanScaled(pipeline))))
-        models["ours"] = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
+        ours_alone = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
+        models = {RIVALS[0]: pipeline, RIVALS[1]: ScanScaled(pipeline), "ours": ours_alone}
         figures = score(models, test, frames)
         record.ours += [{"name": f"{name}: {k}", **summary([v])} for k, v in figures.items()]
         for rival in RIVALS:
@@ -154,7 +154,7 @@ def train(
 
 
 def score(
-    models: dict[str, Callable], test: Dataset, settings: EvaluateSettings | None = None
+    models: Mapping[str, Any], test: Dataset, settings: EvaluateSettings | None = None
 ) -> dict[str, dict[str, float]]:
     """Metric figures of every model on the test set, without median scaling."""
     results = evaluate(test, models, settings)
