@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.progress import track
 from torch import Tensor
 
 from mde_ros import checkpoint as checkpoints
@@ -34,7 +35,7 @@ from mde_ros.networks.lifelong import HEIRS, LifelongNet
 from mde_ros.networks.mff import FastNet, LightNet
 from mde_ros.runtime import ModelSpec, find_model
 from mde_ros.training.batches import Source, Stored, load_sources
-from mde_ros.training.loop import load_encoder
+from mde_ros.training.loop import console, load_encoder
 
 PROBED = 100  # frames of a domain whose distances are looked at
 
@@ -166,11 +167,12 @@ def _write(path: Path, image: np.ndarray, *options: int) -> None:
 
 
 @torch.no_grad()
-def features(network: LifelongNet, frames: Iterable[Stored], pixels: int) -> Iterator[Tensor]:
+def features(network: LifelongNet, frames: list[Stored], pixels: int) -> Iterator[Tensor]:
     """x_mff of each frame, (1, 64, h, w), seen at the size the pipeline would show it: `pixels`."""
     network.eval()
     normalise = DepthModel(torch.nn.Identity()).normalise
-    for frame in frames:
+    hidden = not console.is_terminal
+    for frame in track(frames, "features", console=console, transient=True, disable=hidden):
         size = network_size(frame.camera.width, frame.camera.height, pixels)
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         x = normalise(torch.from_numpy(image)[None]).to(network.elsewhere.device)
@@ -202,16 +204,16 @@ def remember(model: Path, memory: dict[str, list[Stored]], copied: dict[str, Pat
     for i, frames in seen.items():
         network.set_mean(i, mean_features(network, frames, pixels))
     if len(seen) < len(memory):
-        few = chain(*(choose(frames, PROBED, 0) for frames in seen.values()))
+        few = list(chain(*(choose(frames, PROBED, 0) for frames in seen.values())))
         own = [network.distances(x)[:, list(seen)].min() for x in features(network, few, pixels)]
         network.elsewhere[network.elsewhere > 0] = torch.stack(own).quantile(0.95)
+    checkpoints.save(model, loaded)
     for domain, frames in memory.items():
         folder = replay_folder(model, domain)
         if domain in copied and copied[domain].resolve() != folder.resolve():
             shutil.copytree(copied[domain], folder, dirs_exist_ok=True)
         elif frames and domain not in copied:
             write_replay(folder, frames)
-    checkpoints.save(model, loaded)
 
 
 def sizes_of(memory: dict[str, list[Stored]], pixels: int) -> tuple[tuple[int, int], ...]:
