@@ -12,14 +12,14 @@ import numpy as np
 
 from mde_ros.datasets.scans import scan_returns
 from mde_ros.frame import Frame
-from mde_ros.geometry import in_view, pose, quaternion
+from mde_ros.geometry import in_view, pose
 
 FIELD_OF_VIEW = np.radians(270)  # of a usual safety scanner
 LARGEST_ADDITION_MS = 0.5  # what a scan of 720 beams may add to everything but the network
 LARGEST_RATIO = 1.5  # of the networks' times
 
 # Level, looking ahead, 20 cm below the camera; its x is the camera's z.
-LASER_TO_CAMERA = [0, 0.2, 0, *quaternion(np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]]))]
+LASER_TO_CAMERA = [0, 0.2, 0, 0.5, -0.5, 0.5, 0.5]  # x y z qx qy qz qw
 T_CAMERA_LASER = pose(np.array(LASER_TO_CAMERA[:3]), np.array(LASER_TO_CAMERA[3:]))
 
 

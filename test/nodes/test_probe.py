@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from domain_coordinator import domain_id
 
-from mde_ros.nodes.probe import Feed, _summary, cpu_seconds, make_messages, rss_mb
+from mde_ros.datasets.scans import scan_returns
+from mde_ros.nodes.probe import Feed, _summary, cpu_seconds, make_messages, make_scan, rss_mb
 
 
 def test_summary_of_frames_with_known_times():
@@ -54,6 +55,13 @@ def test_messages_carry_the_pixels_and_the_camera():
     assert list(info.k) == [50, 0, 2.5, 0, 50, 1.5, 0, 0, 1] and list(info.p[:3]) == [50, 0, 2.5]
 
 
+def test_scan_is_a_wall_three_metres_away_over_270_degrees():
+    points = scan_returns(make_scan(541)).points
+    angles = np.radians(np.linspace(-135, 135, 541))
+    assert points[:, 0] == pytest.approx(3 * np.cos(angles), abs=1e-4)
+    assert points[:, 1] == pytest.approx(3 * np.sin(angles), abs=1e-4)
+
+
 def run_probe(images, *arguments, domain=0):
     environment = dict(os.environ, ROS_DOMAIN_ID=str(domain))
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -80,6 +88,17 @@ def test_real_node_is_fed_and_measured_and_ends_cleanly(images, wall):
         assert feed["sent"] == 15 == feed["received"] + feed["lost"]
         assert feed["received"] > 0 and feed["latency_ms"]["p50"] > 0
     assert out["soak"]["frames"] == 40 and len(out["soak"]["rss_mb"]) >= 20
+
+
+def test_completion_node_which_drops_images_without_a_scan_is_fed_one(images, ruler):
+    with domain_id() as domain:
+        done = run_probe(
+            images, "--feeds", "depth", "--frames", "15", "--beams", "90", "--focal", "50", "--set",
+            f"model:={ruler[1]}", "laser_to_camera:=0 0.2 0 0.5 -0.5 0.5 0.5", domain=domain,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    feed = json.loads(done.stdout)["feeds"]["depth"]
+    assert feed["sent"] == 15 and feed["received"] > 0
 
 
 def test_node_that_cannot_start_is_told_in_a_sentence(images, tmp_path):
