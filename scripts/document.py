@@ -182,7 +182,7 @@ def reproduction() -> str:
             rows.append(
                 [link, "yes" if claim["holds"] else "**no**", claim["text"], claim["figure"]]
             )
-    return table(["table", "holds", "claim", "ours"], rows)
+    return table(["table", "holds", "claim", "ours"], rows) if rows else "None has been run yet."
 
 
 INSERTS: dict[str, Callable[[], str]] = {
@@ -241,6 +241,19 @@ def filled(markdown: str, page: str) -> str:
         return relinked(section(name), "README.md", page)
 
     return re.sub(r"^<!-- insert: (.+?) -->.*$", insert, markdown, flags=re.M)
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs: cards and reproduced tables find their way into the navigation by themselves."""
+    found = {
+        "Models": sorted(page for page in PAGES.values() if page.startswith("models/")),
+        "Tables": sorted(f"reproduction/{p.name}" for p in ROOT.glob("docs/reproduction/*.md")),
+    }
+    for section in config.nav:
+        for title in found.keys() & section.keys():
+            section[title] = [{Path(page).stem: page} for page in found[title]]
+    config.nav = [section for section in config.nav if [] not in section.values()]
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
