@@ -14,7 +14,13 @@ import yaml
 
 from mde_ros.evaluation import render
 from mde_ros.evaluation.pictures import Picture, load_pictures, pictures_path
-from mde_ros.evaluation.results import COLUMNS, ResultsError, load_results, write_atomically
+from mde_ros.evaluation.results import (
+    COLUMNS,
+    ResultsError,
+    load_results,
+    speed_words,
+    write_atomically,
+)
 from mde_ros.metrics import is_measured
 
 INK = {"light": "#1d2530", "dark": "#dfe5ee"}
@@ -49,7 +55,7 @@ def write_report(
         ) from None
     rows = _rows(results)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
+    environment.filters.update(number=_number, words=speed_words)
     template = (resources.files("mde_ros") / "evaluation/report.html.j2").read_text("utf-8")
     page = environment.from_string(template).render(
         title=title or f"Depth on {', '.join(dict.fromkeys(r['data']['name'] for r in results))}",

@@ -34,7 +34,7 @@ COLUMNS = (
 MORE = (
     ("static", "abs_rel", "AbsRel, standing", "lower", 3),
     ("dynamic", "abs_rel", "AbsRel, moving", "lower", 3),
-    ("uncertainty", "within_1_sigma", "error within 1 σ (ideal 0.683)", "", 3),
+    ("uncertainty", "within_1_sigma", "within 1 σ (0.683)", "", 3),
     ("uncertainty", "ause", "AUSE", "lower", 4),
     ("temporal", "flicker", "flicker", "lower", 3),
     ("temporal", "scale_spread", "scale spread", "lower", 3),
@@ -199,9 +199,11 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
         f" (aggregation: {models[0]['aggregation']})",
         title_justify="left",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    console = Console(stderr=stderr)
     kinds = {"metrics": "metric", "median_scaled": "median-scaled"}
-    beside = len(models) <= 2  # more models leave no room for both kinds
+    width = 20 + 2 * sum(max(len(m["name"]), len("median-")) + 3 for m in models)
+    beside = len(models) == 1 or width <= console.width
     for kind in list(kinds.values())[: 2 if beside else 1]:
         for model in models:
             title = f"{model['name']}\n[dim]{kind}[/dim]" if beside else model["name"]
@@ -228,7 +230,6 @@ def print_table(results: Mapping[str, Any], stderr: bool = False) -> None:
         values = [{**live, **live.get("latency_ms", {})}.get(key) for live in lives]
         if any(v is not None for v in values):
             table.add_row(title, *_row(values, better, decimals))
-    console = Console(stderr=stderr)
     console.print(table)
     for model in models:
         if "live" in model:

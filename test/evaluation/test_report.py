@@ -196,3 +196,32 @@ def test_browser_shows_the_pictures(page, tmp_path):
     pixels = cv2.cvtColor(cv2.imread(str(shot)), cv2.COLOR_BGR2RGB).astype(int)
     magenta = (np.abs(pixels - MAGENTA).max(-1) < 12).sum()
     assert magenta > 3 * 300 * 200  # three camera images of a third of the page's width
+
+
+def test_report_tells_what_moves_how_sure_it_is_what_the_node_did_and_each_part(
+    tmp_path, no_charts
+):
+    from mde_ros.evaluation.report import write_report
+
+    results = evaluate([Sample(0)], models(), name="fleet")
+    near = results["models"][0]
+    near["static"], near["dynamic"] = {"abs_rel": 0.1111}, {"abs_rel": 0.2222, "delta1": 0.3333}
+    sure = {"within_1_sigma": 0.444, "within_2_sigma": 0.5, "ause": 0.0555, "aurg": 0.1}
+    latency = {"p50": 6.66, "p95": 7.77, "p99": 8.88}
+    live = {"fps": 29.97, "latency_ms": latency, "frames_in": 99, "frames_out": 97}
+    live.update(dropped={"stale": 2}, max_difference_m=0.0042)
+    near.update(uncertainty=sure, live=live)
+    part = [{"name": n, "metrics": {"abs_rel": 0.1234}} for n in ("near", "far <b>")]
+    results["parts"] = [
+        {"name": "monday.mcap", "frames_in": 7, "frames_out": 6, "models": part},
+        {"name": "tuesday.mcap", "problem": "tuesday.mcap: cut off"},
+    ]
+    write_report([results], [], tmp_path / "r.html")
+    words = " ".join(" ".join(parsed(tmp_path / "r.html").words).split())
+    for told in ("0.111", "0.222", "0.333", "44.4 %", "0.0555", "30.0", "8.9", "2 stale", "4.2 mm",
+                 "monday.mcap 7 6", "0.123", "tuesday.mcap: cut off", "frames/s"):  # fmt: skip
+        assert told in words, told
+    write_report([evaluate([Sample(0)], models())], [], tmp_path / "plain.html")
+    words = " ".join(parsed(tmp_path / "plain.html").words)
+    for heading in ("what moves", "when it is wrong", "In the real node", "Data set by data set"):
+        assert heading not in words
