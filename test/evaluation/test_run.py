@@ -1,0 +1,103 @@
+"""Reading and measuring lie in the shadow of the models, in constant memory, in order."""
+
+import time
+import weakref
+
+import numpy as np
+
+from mde_ros.datasets import Sample
+from mde_ros.evaluation import run as running
+from mde_ros.evaluation.evaluate import evaluate
+from mde_ros.evaluation.run import AHEAD, BEHIND
+from mde_ros.frame import Camera, Frame, Prediction
+
+W, H = 64, 48
+CAMERA = Camera(W, H, np.array([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1.0]]))
+
+
+class Watched:
+    """Frames that are made when they are asked for; it knows which of them are still held."""
+
+    def __init__(self, n, pause_s=0.0):
+        self.n, self.pause_s, self.made = n, pause_s, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        time.sleep(self.pause_s)
+        truth = np.full((H, W), 2.0 + 0.1 * index, np.float32)
+        sample = Sample(Frame(np.zeros((H, W, 3), np.uint8), CAMERA), truth, f"f{index}")
+        self.made.append(weakref.ref(sample))
+        return sample
+
+    def __copy__(self):
+        return self
+
+    def held(self):
+        return sum(sample() is not None for sample in self.made)
+
+
+def wall(frame):
+    return Prediction(np.full((H, W), 2.0, np.float32))
+
+
+def test_a_run_takes_as_long_as_its_models_when_nothing_else_takes_longer(monkeypatch):
+    """Reading, predicting and measuring a frame take 40 ms each, and one after the other 120."""
+    measure = running.measure
+
+    def slow_measure(*arguments):
+        time.sleep(0.04)
+        return measure(*arguments)
+
+    def slow_wall(frame):
+        time.sleep(0.04)
+        return wall(frame)
+
+    monkeypatch.setattr(running, "measure", slow_measure)
+    results = evaluate(Watched(25, pause_s=0.04), {"slow": slow_wall})
+    assert results["frames_out"] == 25
+    assert 25 * 0.04 < results["seconds"] < 25 * 0.08
+    speed = results["speed"]
+    assert 20 < speed["models_alone_frames_per_s"] < 25
+    assert 0.5 < speed["share_in_models"] <= 1
+
+
+def test_only_a_few_frames_are_held_however_many_there_are():
+    data, most = Watched(60), []
+
+    def model(frame):
+        most.append(data.held())
+        return wall(frame)
+
+    evaluate(data, {"m": model})
+    assert max(most) <= AHEAD + BEHIND + 4  # and those that threads have in hand
+
+
+def test_frames_are_scored_in_their_order_whichever_is_measured_first(monkeypatch):
+    measure = running.measure
+
+    def uneven(prediction, truth_m, *more):
+        time.sleep(0.02 if round(10 * truth_m[0, 0]) % 2 else 0)
+        return measure(prediction, truth_m, *more)
+
+    monkeypatch.setattr(running, "measure", uneven)
+    (model,) = evaluate(Watched(20), {"m": wall})["models"]
+    assert [i["name"] for i in model["per_image"]] == [f"f{i}" for i in range(20)]
+    scales = [i["scale"] for i in model["per_image"]]
+    np.testing.assert_allclose(scales, 1 + 0.05 * np.arange(20), rtol=1e-5)
+
+
+def test_every_model_comes_first_as_often_as_the_others():
+    called = []
+
+    def noting(name):
+        def model(frame):
+            called.append(name)
+            return wall(frame)
+
+        return model
+
+    evaluate(Watched(9), {name: noting(name) for name in "abc"})
+    turns = "".join(called[-27:])  # before, each was timed alone
+    assert turns == "abcbcacab" * 3
