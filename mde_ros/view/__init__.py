@@ -117,13 +117,10 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (
-        TextColumn("frames"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeLeft(),
-    )
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeLeft(), transient=True, console=console, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("frames", total=total)
         yield lambda: bar.advance(task)

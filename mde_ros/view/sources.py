@@ -23,7 +23,7 @@ from mde_ros.view.scene import Scene
 # What our node publishes, as in nodes/depth_node.py.
 OUR_DEPTH, OUR_INFO, OUR_POINTS = "depth/image_rect", "depth/camera_info", "points"
 OUR_PICTURES = (OUR_DEPTH, "depth/colour")
-WAIT_NS = 250_000_000  # of the log, that transforms of an image's time may come after it
+WAIT_NS = 250_000_000  # that transforms are read ahead: they may come in any order
 SLACK_S = 0.05  # that transforms may be away at either end of a bag
 
 
@@ -107,7 +107,7 @@ class Way:
     def __call__(self, stamp: int) -> np.ndarray | None:
         """T_fixed_camera (4, 4) at a stamp; stamps come in order. None where it is not known."""
         while self.known_ns < stamp + WAIT_NS and (read := next(self.transforms, None)):
-            self.known_ns = read
+            self.known_ns = max(self.known_ns, read)
         fixed = self.tree.fixed_frame(self.camera.frame_id)
         if fixed is None:
             return None
@@ -116,11 +116,12 @@ class Way:
         return None
 
     def _read(self, path: Path, topics: list[str]) -> Iterator[int]:
-        """Take the transforms in, message by message; the time of each in the log."""
+        """Take the transforms in, message by message; the latest stamp of each."""
         with Bag(path) as bag:
             for topic, log_ns, raw in bag.messages(topics):
-                add_transforms(self.tree, bag.decode(topic, raw))
-                yield log_ns
+                message = bag.decode(topic, raw)
+                add_transforms(self.tree, message)
+                yield max((stamp_ns(t.header) for t in message.transforms), default=log_ns)
 
 
 class Published:
