@@ -62,6 +62,9 @@ def extra_for(module: str | None) -> str:
         "h5py": "datasets",
         "scipy": "datasets",
         "ray": "ray",
+        "timm": "timm",
+        "torchvision": "timm",
+        "transformers": "transformers",
     }
     # What every installation has, unless ROS installed the package and not pip.
     packages = {
@@ -375,7 +378,8 @@ def run_evaluate(a: argparse.Namespace) -> int:
     if a.live:
         from mde_ros.live.evaluation import live_evaluation
 
-        live = live_evaluation(a.data[0], **given({"rate": a.rate}))
+        flags = {"rate": a.rate, "laser_to_camera": a.laser_to_camera}
+        live = live_evaluation(a.data[0], **given(flags))
     elif a.rate is not None:
         raise ConfigError("--rate: expected together with --live, got it alone")
     return run(

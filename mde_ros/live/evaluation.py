@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,23 @@ def difference(a_m: np.ndarray, b_m: np.ndarray) -> tuple[float, float]:
 
 
 def measure_live(
-    source: str | Path, dataset: Dataset, pipeline: Any, rate: float = 1.0, progress: bool = True
+    source: str | Path,
+    dataset: Dataset,
+    pipeline: Any,
+    rate: float = 1.0,
+    progress: bool = True,
+    laser_to_camera: Sequence[float] = (),
 ) -> dict[str, Any]:
     """`mde evaluate --live`: a model in the real node, fed by a player at the bag's own rate.
+
+    A model that takes LiDAR points is run by the completion node, if the bag has scans.
 
     Args:
         source: path of a bag or RGB-D folder (10 frames a second); `dataset` is the same, opened.
         pipeline: the DepthPipeline of the model; the node gets its settings.
         rate: times as fast as recorded.
         progress: show bars with the time left on stderr.
+        laser_to_camera: x y z qx qy qz qw; by default what the bag's /tf_static says.
 
     Returns:
         `fps`, `latency_ms` from image sent to depth received, `frames_in`, `frames_out`, `dropped`
@@ -44,9 +52,20 @@ def measure_live(
 
     settings = {k: v for k, v in as_dict(pipeline.settings).items() if k != "model"}
     model = str(pipeline.runtime.path)
+    topics: Any = getattr(dataset, "topics", None)  # of a bag
+    completion = bool(pipeline.runtime.spec.takes_points and topics and topics.scan)
+    if completion and laser_to_camera:
+        settings["laser_to_camera"] = " ".join(map(str, laser_to_camera))
     with tempfile.TemporaryDirectory(prefix="mde_live_") as folder:
         live = replay(
-            source, dataset, Path(folder), model, rate, parameters=settings, progress=progress
+            source,
+            dataset,
+            Path(folder),
+            model,
+            rate,
+            parameters=settings,
+            progress=progress,
+            completion=completion,
         )
         arrived = Arrived(dataset, live)
         worst_m = worst = 0.0
@@ -73,7 +92,10 @@ def measure_live(
 
 
 def live_evaluation(
-    source: str | Path, rate: float = 1.0, progress: bool = True
+    source: str | Path,
+    rate: float = 1.0,
+    progress: bool = True,
+    laser_to_camera: Sequence[float] = (),
 ) -> Callable[[Any, Mapping[str, Any], dict[str, Any]], None]:
     """What run_evaluate calls to measure every model live too, one after the other.
 
@@ -92,7 +114,7 @@ def live_evaluation(
     def measure(dataset: Any, pipelines: Mapping[str, Any], results: dict[str, Any]) -> None:
         for entry in results["models"]:
             pipeline = pipelines[entry["name"]]
-            entry["live"] = measure_live(source, dataset, pipeline, rate, progress)
+            entry["live"] = measure_live(source, dataset, pipeline, rate, progress, laser_to_camera)
             results.setdefault("live", entry["live"])
 
     return measure

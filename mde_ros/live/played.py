@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,22 @@ class LiveError(ValueError):
 
 @dataclass(frozen=True)
 class PlayedTopics:
-    """The topics of a bag or folder that a depth node needs, and their names when it is played.
+    """The topics of a bag or folder that a node needs, and their names when it is played.
 
     Attributes:
         image, camera_info: names in the bag.
         kind: ROS type of the images.
         frame: frame_id of the camera.
+        scan, scan_kind, scan_frame: the same of its LiDAR; empty without one.
     """
 
     image: str
     camera_info: str
     kind: str
     frame: str
+    scan: str = ""
+    scan_kind: str = ""
+    scan_frame: str = ""
 
     @property
     def transport(self) -> str:
@@ -57,6 +62,20 @@ class PlayedTopics:
 
         return valid_name(self.camera_info)
 
+    def node(self, namespace: str, settings: Mapping[str, Any], completion: bool) -> list[str]:
+        """Module and arguments of the depth or completion node that hears these topics."""
+        from mde_ros.nodes.player import valid_name
+
+        remaps = {"__ns": namespace, "image": self.base, "camera_info": self.heard_info}
+        if completion:
+            remaps["scan"] = valid_name(self.scan)
+        out = [f"mde_ros.nodes.{'completion' if completion else 'depth'}_node", "--ros-args"]
+        for name, topic in remaps.items():
+            out += ["-r", f"{name}:={topic}"]
+        for name, value in {**settings, "image_transport": self.transport}.items():
+            out += ["-p", f"{name}:={json.dumps(value)}"]
+        return out
+
     def player(self, source: str | Path, rate: float, folder_rate: float = 10.0) -> list[str]:
         """Module and arguments of the player, which waits for two listeners.
 
@@ -81,6 +100,7 @@ def topics_of(source: Any, dataset: Dataset) -> PlayedTopics:
     """
     from mde_ros.datasets.bag_file import FolderBag
     from mde_ros.datasets.bag_messages import IMAGE, IMAGE_TOPIC, INFO_TOPIC, OPTICAL_FRAME
+    from mde_ros.datasets.bag_topics import first_message
 
     if isinstance(source, FolderBag):
         return PlayedTopics(IMAGE_TOPIC, INFO_TOPIC, IMAGE, OPTICAL_FRAME)
@@ -88,9 +108,42 @@ def topics_of(source: Any, dataset: Dataset) -> PlayedTopics:
     if chosen is None:
         raise LiveError(f"{source.path}: expected one bag or an RGB-D folder to be played")
     kind = source.topics[chosen.image].type
-    _, _, raw = next(source.messages([chosen.camera_info]))
-    frame = source.decode(chosen.camera_info, raw).header.frame_id
-    return PlayedTopics(chosen.image, chosen.camera_info, kind, frame)
+    frame = first_message(source, chosen.camera_info).header.frame_id
+    topics = PlayedTopics(chosen.image, chosen.camera_info, kind, frame)
+    if chosen.scan is None:
+        return topics
+    scan_frame = first_message(source, chosen.scan).header.frame_id
+    kind = source.topics[chosen.scan].type
+    return replace(topics, scan=chosen.scan, scan_kind=kind, scan_frame=scan_frame)
+
+
+def scan_settings(source: Any, topics: PlayedTopics, laser_to_camera: str = "") -> dict[str, str]:
+    """Parameters of the completion node for the scans of an opened Bag.
+
+    Args:
+        laser_to_camera: that of the node; by default what /tf_static of the bag says, for which the
+            node itself needs tf2_ros, and pip has none.
+
+    Raises:
+        LiveError: when there are no scans, or nothing tells where the LiDAR is.
+    """
+    from mde_ros.datasets.bag_transforms import static_tree
+    from mde_ros.datasets.transform_tree import TransformError
+    from mde_ros.geometry import quaternion
+
+    if not topics.scan:
+        raise LiveError(f"{source.path}: expected a LiDAR's scans to complete, there are none")
+    if not laser_to_camera:
+        try:
+            T = static_tree(source).lookup(topics.frame, topics.scan_frame, source.start_ns)
+        except TransformError as error:
+            raise LiveError(
+                f"{source.path}: expected its /tf_static to tell where the LiDAR is, but {error};"
+                " give it with --laser-to-camera"
+            ) from None
+        laser_to_camera = " ".join(map(str, [*T[:3, 3], *quaternion(T[:3, :3])]))
+    kind = topics.scan_kind.rpartition("/")[2]
+    return {"scan_type": kind, "laser_to_camera": laser_to_camera}
 
 
 def stamps_of(source: Any, dataset: Any) -> list[int]:
@@ -120,7 +173,8 @@ def dropped(counts: Counter[str], sent: int, came: int) -> dict[str, int]:
         return {"the node does not tell": sent - came} if sent > came else {}
     out = {k.removeprefix("dropped."): n for k, n in counts.items() if k.startswith("dropped.")}
     out["idle"] = counts["frames_idle"]
-    out["not received by the node"] = sent - counts["frames_in"]
+    # What came is known at once, what the node counts only now and then.
+    out["not received by the node"] = sent - max(counts["frames_in"], came)
     out["not received from the node"] = counts["frames_out"] - came
     return {reason: n for reason, n in out.items() if n > 0}
 

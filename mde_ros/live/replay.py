@@ -1,4 +1,4 @@
-"""Frames are played through the node over DDS, and what it publishes is recorded.
+"""Frames are played through a node over DDS, and what it publishes is recorded.
 
 Player and node are processes, in a ROS domain of their own. `mde demo` and `mde evaluate --live`
 stand on it.
@@ -6,12 +6,13 @@ stand on it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mde_ros.datasets import Dataset, Sample
 from mde_ros.frame import Frame, Prediction
@@ -23,12 +24,14 @@ from mde_ros.live.played import (
     counts_of,
     dropped,
     node_says,
+    scan_settings,
     stamps_of,
     topics_of,
 )
 
 NAMESPACE = "/mde"
 DEPTH = f"{NAMESPACE}/depth/image_rect"
+UNCERTAINTY = f"{NAMESPACE}/uncertainty"
 RECORDED = {DEPTH: "sensor_msgs/msg/Image", DIAGNOSTICS: DIAGNOSTICS_TYPE}
 PARAMETERS = {"diagnostics_period": 0.2, "use_sim_time": True, "autostart": True}
 TRANSPORT = "Fast DDS between processes"
@@ -37,7 +40,7 @@ READY_LIMIT_S = 60.0
 
 @dataclass
 class Replay:
-    """What came of playing a data set through the node.
+    """What came of playing a data set through a node.
 
     Attributes:
         output: the bag with what the node published.
@@ -45,6 +48,7 @@ class Replay:
         logged_ns: stamp → time under which its depth is logged in `output`.
         latency_ms: stamp → milliseconds from the image being sent to its depth being received.
         diagnostics: what the node said of itself last, key → value.
+        uncertainty_ns: as logged_ns, of the uncertainty, where it is recorded.
     """
 
     output: Path
@@ -52,6 +56,7 @@ class Replay:
     logged_ns: dict[int, int]
     latency_ms: dict[int, float]
     diagnostics: dict[str, str]
+    uncertainty_ns: dict[int, int] = field(default_factory=dict)
 
     def dropped(self) -> dict[str, int]:
         """Why images have no depth, see `dropped`."""
@@ -73,8 +78,9 @@ def replay(
     parameters: Mapping[str, Any] | None = None,
     recorded: Mapping[str, str] = RECORDED,
     progress: bool = True,
+    completion: bool = False,
 ) -> Replay:
-    """Play a bag or folder through the node, both as processes, and record what it publishes.
+    """Play a bag or folder through a node, both as processes, and record what it publishes.
 
     Args:
         source: path of the bag or RGB-D folder; `dataset` is the same, opened.
@@ -84,6 +90,8 @@ def replay(
         parameters: more parameters of the node.
         recorded: topics and their types, those of RECORDED and perhaps more.
         progress: show a bar with the time left on stderr.
+        completion: through the completion node, with the bag's scans, instead of the depth node;
+            see scan_settings.
 
     Raises:
         LiveError, isolation.ChildError: when the node or the player fails, or nothing comes back.
@@ -98,14 +106,13 @@ def replay(
     with open_source(source, folder_rate) as opened:
         topics, stamps = topics_of(opened, dataset), stamps_of(opened, dataset)
         length_s = (opened.end_ns - opened.start_ns) * 1e-9 / rate
-    settings = {**PARAMETERS, **(parameters or {}), "model": model}
-    settings["image_transport"] = topics.transport
-    node_command = ["mde_ros.nodes.depth_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
-    node_command += ["-r", f"image:={topics.base}", "-r", f"camera_info:={topics.heard_info}"]
-    for name, value in settings.items():
-        node_command += ["-p", f"{name}:={json.dumps(value)}"]
+        settings = {**PARAMETERS, **(parameters or {}), "model": model}
+        if completion:
+            settings |= scan_settings(opened, topics, settings.get("laser_to_camera", ""))
+    node_command = topics.node(NAMESPACE, settings, completion)
     player_command = topics.player(source, rate, folder_rate) + ["--wait-limit", "30"]
     player_command += ["--topics", topics.image, topics.camera_info]
+    player_command += [topics.scan] if completion else []
 
     log = out / "log"
     log.mkdir(parents=True, exist_ok=True)
@@ -154,7 +161,8 @@ def replay(
         raise LiveError(f"no depth came back from the node: {node.last_words()}")
     if not came.keys() & stamps:
         raise LiveError(f"{source}: no depth came back with the stamp of an image; are they zero?")
-    return Replay(out / "output.mcap", stamps, dict(came), latency_ms, said)
+    sigma = dict(ears.received.get(UNCERTAINTY, {}))
+    return Replay(out / "output.mcap", stamps, dict(came), latency_ms, said, sigma)
 
 
 class Arrived:
@@ -187,19 +195,28 @@ class Arrived:
         return Sample(frame, sample.truth_m, sample.name, sample.moving)
 
     def depth_of(self, frame: Frame) -> Prediction:
-        """The depth that the node published for a frame; a model like any other to `evaluate`.
+        """What the node published for a frame; a model like any other to `evaluate`.
 
         Raises:
-            LiveError: when it is not in the recording.
+            LiveError: when its depth is not in the recording.
         """
+        depth_m = self._recorded(DEPTH, self._live.logged_ns, frame.stamp_ns)
+        if depth_m is None:
+            raise LiveError(f"{self._live.output}: no depth of stamp {frame.stamp_ns}")
+        uncertainty_m = self._recorded(UNCERTAINTY, self._live.uncertainty_ns, frame.stamp_ns)
+        return Prediction(depth_m, uncertainty=uncertainty_m)
+
+    def _recorded(self, topic: str, logged_ns: dict[int, int], stamp: int) -> np.ndarray | None:
+        """The image (H, W) of a stamp, in metres."""
         from mde_ros.datasets.bag_messages import depth_metres, stamp_ns
 
-        logged = self._live.logged_ns[frame.stamp_ns]
-        for topic, _, raw in self._bag.messages([DEPTH], logged, logged + 1):
+        if stamp not in logged_ns:
+            return None
+        for _, _, raw in self._bag.messages([topic], logged_ns[stamp], logged_ns[stamp] + 1):
             message = self._bag.decode(topic, raw)
-            if stamp_ns(message.header) == frame.stamp_ns:
-                return Prediction(depth_metres(message))
-        raise LiveError(f"{self._live.output}: no depth of stamp {frame.stamp_ns}")
+            if stamp_ns(message.header) == stamp:
+                return depth_metres(message)
+        return None
 
 
 @contextmanager
