@@ -60,6 +60,7 @@ class Scoreboard:
             ValueError: when it is of another size than its truth, or the data set breaks off.
         """
         from mde_ros.datasets.bag_messages import JAZZY, depth_metres, stamp_ns
+        from mde_ros.evaluation.measure import counted
         from mde_ros.evaluation.pictures import rectified_truth
 
         message: Any = JAZZY.deserialize_cdr(cdr, kind)
@@ -71,7 +72,7 @@ class Scoreboard:
         self.came, self.received_ns[stamp] = self.came + 1, received_ns
         sample = self._dataset[index]
         truth_m = rectified_truth(sample)
-        if truth_m is not None:
+        if truth_m is not None and counted(truth_m, self._scorer.settings).any():
             image = self._scorer.add(sample.name, depth_metres(message), truth_m, stamp)
             image.update(index=index, latency_ms=self._latencies_ms([stamp]).get(stamp))
 
