@@ -20,7 +20,7 @@ from mde_ros.pipeline import DepthPipeline
 from mde_ros.reproduce.record import Record, ReproduceSettings, Row, console
 from mde_ros.reproduce.simulated import scenes
 from mde_ros.training import completion
-from mde_ros.training.batches import Source
+from mde_ros.training.batches import Source, Stored
 from mde_ros.training.completion import CompletionSettings
 
 FIGURES = {"rmse_m": "RMSE, m", "abs_rel": "REL", "log10": "log10", "delta1": "δ < 1.25"}
@@ -72,9 +72,11 @@ def run(settings: ReproduceSettings) -> Record:
         }
         for name, figures in score(alone, test).items():
             rows[teacher, name] = [figures]
+        taught = CompletionSettings(sources=sources, teacher=teacher)
+        stored = completion.labelled(taught)
         for seed in settings.seeds:
             for loss in LOSSES:
-                model = train(settings, sources, teacher, loss, seed)
+                model = train(settings, taught, stored, loss, seed)
                 trained = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
                 rows.setdefault((teacher, loss), []).append(score({loss: trained}, test)[loss])
     for (teacher, name), runs in rows.items():
@@ -108,7 +110,9 @@ def on_real_data(record: Record, data: Path) -> None:
         ),
     }
     for name, (sources, test, frames) in sets.items():
-        model = train(settings, sources, teacher, list(LOSSES)[-1], settings.seeds[0], name[:5])
+        taught = CompletionSettings(sources=sources, teacher=teacher)
+        stored, loss = completion.labelled(taught), list(LOSSES)[-1]
+        model = train(settings, taught, stored, loss, settings.seeds[0], name.split()[0])
         ours_alone = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
         models = {RIVALS[0]: pipeline, RIVALS[1]: ScanScaled(pipeline), "ours": ours_alone}
         figures = score(models, test, frames)
@@ -135,8 +139,8 @@ def kitti(settings: ReproduceSettings) -> tuple[tuple[Source, ...], Dataset]:
 
 def train(
     settings: ReproduceSettings,
-    sources: tuple[Source, ...],
-    teacher: str,
+    taught: CompletionSettings,
+    stored: list[list[Stored]],
     loss: str,
     seed: int,
     name: str = "",
@@ -144,13 +148,12 @@ def train(
     """One training with these terms of the loss; returns the checkpoint's path."""
     names = ("point_weight", "line_weight")
     weights = {n: w for n, w in zip(names, LOSSES[loss]) if w is not None}
-    default = CompletionSettings(sources=sources)
-    loop = replace(default.loop, steps=STEPS[settings.scale], seed=seed, warmup=50)
-    options = replace(default, initial=TEACHERS[0], teacher=teacher, loop=loop, **weights)  # type: ignore[arg-type]
+    loop = replace(taught.loop, steps=STEPS[settings.scale], seed=seed, warmup=50)
+    options = replace(taught, initial=TEACHERS[0], loop=loop, **weights)  # type: ignore[arg-type]
     terms = list(LOSSES).index(loss) + 1
-    run = f"{name or settings.scale}-{teacher}-{terms}-{seed}"
-    console.print(f"{teacher}, {loss}, seed {seed} {name}", highlight=False)
-    return completion.train(options, Path(settings.work) / "single-line" / run)
+    run = f"{name or settings.scale}-{taught.teacher}-{terms}-{seed}"
+    console.print(f"{taught.teacher}, {loss}, seed {seed} {name}", highlight=False)
+    return completion.train(options, Path(settings.work) / "single-line" / run, stored)
 
 
 def score(

@@ -36,9 +36,9 @@ from mde_ros.geometry import points_to_depth
 from mde_ros.losses import line_ranking_loss, point_loss, relative_loss
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
-from mde_ros.runtime import find_model, shipped_models
-from mde_ros.training.batches import Batches, Source, load_sources, loader
-from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
+from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
+from mde_ros.training.initial import initial_path, load_encoder
+from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.teacher import make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
@@ -53,7 +53,8 @@ class CompletionSettings:
 
     network: str = setting("completion_mobilenet_v2", "the network, see `mde networks`")
     initial: str = setting(
-        "default", "weights to start from: a shipped model, a student or ImageNet's of the encoder"
+        "completion",
+        "weights to start from: a shipped model, a student or ImageNet's of the encoder",
     )
     teacher: str = setting("default", "teacher: a .onnx or .safetensors file, or a shipped model")
     sources: tuple[Source, ...] = setting((), "recordings with scans; images without are welcome")
@@ -70,12 +71,12 @@ class CompletionSettings:
     smallest_crop: float = setting(0.6, "smallest random window, of the image", low=0.05, high=1.0)
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
-            steps=4000,
+            steps=2000,
             batch=8,
             lr=1e-3,
             encoder_lr=1e-4,
             warmup=100,
-            frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+            frozen=("encoder", "gates", "fuse_up", "fuse", "refine"),  # all that is the student's
         )
     )
 
@@ -174,8 +175,29 @@ def completion_loss(
     return of
 
 
-def train(settings: CompletionSettings, out: Path) -> Path:
+def labelled(settings: CompletionSettings, progress: bool = True) -> list[list[Stored]]:
+    """All images with their scans and what the teacher says of them, read into memory.
+
+    Raises:
+        ConfigError: when none of the recordings has a scan. DatasetError, ModelError: when one of
+            them or the teacher cannot be read.
+    """
+    stored = load_sources(settings.sources, make_teacher(settings.teacher), progress, prepare)
+    if not any(image.points is not None and len(image.points) for one in stored for image in one):
+        raise ConfigError(
+            "sources: expected scans in at least one recording, got none; is there a LaserScan or"
+            " PointCloud2 topic, and a transform to the camera? (scan: height=H cuts one)"
+        )
+    return stored
+
+
+def train(
+    settings: CompletionSettings, out: Path, stored: list[list[Stored]] | None = None
+) -> Path:
     """Train the completion network; returns the checkpoint's path.
+
+    Args:
+        stored: what `labelled` gave for these sources and this teacher, for several trainings.
 
     Raises:
         ConfigError, DatasetError, ModelError: on settings or files that cannot be used.
@@ -188,24 +210,17 @@ def train(settings: CompletionSettings, out: Path) -> Path:
         )
     focal_px = settings.focal_px
     if settings.initial:
-        initial = settings.initial
-        if initial in ("default", *shipped_models()):
-            initial = str(find_model(initial, ".safetensors"))
-        load_encoder(network, settings.network, initial)
-        if initial.endswith(".safetensors"):
-            focal_px = focal_px or checkpoints.load(Path(initial)).spec["focal_px"]
+        load_encoder(network, settings.network, settings.initial)
+        path = initial_path(settings.initial)
+        if path.suffix == ".safetensors":
+            focal_px = focal_px or checkpoints.load(path).spec["focal_px"]
     if not focal_px:
         raise ConfigError("focal_px: expected the canonical focal length in pixels, got 0")
-    quiet, sources = fabric.global_rank != 0, settings.sources
-    stored = load_sources(sources, make_teacher(settings.teacher), not quiet, prepare)
-    if not any(image.points is not None and len(image.points) for one in stored for image in one):
-        raise ConfigError(
-            "sources: expected scans in at least one recording, got none; is there a LaserScan or"
-            " PointCloud2 topic, and a transform to the camera? (scan: height=H cuts one)"
-        )
+    if stored is None:
+        stored = labelled(settings, progress=fabric.global_rank == 0)
     batches = Batches(
         stored,
-        [s.weight for s in sources],
+        [s.weight for s in settings.sources],
         augment(settings),
         SIZES,
         focal_px,
