@@ -32,6 +32,8 @@ def start(context: LaunchContext) -> list:
         topics = topics_of(source, open_dataset(value["bag"], **choice))
     told = {"image": topics.base, "camera_info": topics.heard_info, "use_sim_time": "true"}
     told |= {"image_transport": topics.transport, "frame": topics.frame or "camera"}
+    if topics.scan:
+        told |= {"scan": topics.heard_scan, "scan_type": topics.scan_type}
 
     namespace = f"/{given['namespace'].strip('/')}" if given.get("namespace") else ""
     watch = ["mde_ros.cli", "watch", value["bag"], "--listen", f"{namespace}/depth/image_rect"]

@@ -62,13 +62,23 @@ class PlayedTopics:
 
         return valid_name(self.camera_info)
 
-    def node(self, namespace: str, settings: Mapping[str, Any], completion: bool) -> list[str]:
-        """Module and arguments of the depth or completion node that hears these topics."""
+    @property
+    def heard_scan(self) -> str:
+        """The topic that scans are published on."""
         from mde_ros.nodes.player import valid_name
 
+        return valid_name(self.scan)
+
+    @property
+    def scan_type(self) -> str:
+        """What the completion node calls scan_type."""
+        return self.scan_kind.rpartition("/")[2]
+
+    def node(self, namespace: str, settings: Mapping[str, Any], completion: bool) -> list[str]:
+        """Module and arguments of the depth or completion node that hears these topics."""
         remaps = {"__ns": namespace, "image": self.base, "camera_info": self.heard_info}
         if completion:
-            remaps["scan"] = valid_name(self.scan)
+            remaps["scan"] = self.heard_scan
         out = [f"mde_ros.nodes.{'completion' if completion else 'depth'}_node", "--ros-args"]
         for name, topic in remaps.items():
             out += ["-r", f"{name}:={topic}"]
@@ -142,8 +152,7 @@ def scan_settings(source: Any, topics: PlayedTopics, laser_to_camera: str = "") 
                 " give it with --laser-to-camera"
             ) from None
         laser_to_camera = " ".join(map(str, [*T[:3, 3], *quaternion(T[:3, :3])]))
-    kind = topics.scan_kind.rpartition("/")[2]
-    return {"scan_type": kind, "laser_to_camera": laser_to_camera}
+    return {"scan_type": topics.scan_type, "laser_to_camera": laser_to_camera}
 
 
 def stamps_of(source: Any, dataset: Any) -> list[int]:

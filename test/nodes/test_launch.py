@@ -20,7 +20,7 @@ from domain_coordinator import domain_id
 
 from mde_ros.config import CompletionSettings, NodeSettings
 from mde_ros.datasets.bag_file import Bag, BagWriter
-from mde_ros.datasets.bag_messages import COMPRESSED, JAZZY, SAMPLE_TOPICS, sample_messages
+from mde_ros.datasets.bag_messages import COMPRESSED, JAZZY, SAMPLE_TOPICS, SCAN, sample_messages
 from mde_ros.frame import Frame
 from mde_ros.nodes.process import PROFILE_VARIABLES
 
@@ -249,6 +249,23 @@ def test_a_replay_finds_the_topics_of_the_bag_and_ends_with_it(launch, bag):
     (timer,) = player["on_exit"](None, SimpleNamespace(is_shutdown=False))
     assert [type(action).__name__ for action in timer.kwargs["actions"]] == ["Shutdown"]
     assert player["on_exit"](None, SimpleNamespace(is_shutdown=True)) == []
+
+
+def test_a_replay_gives_the_completion_node_the_scans_of_the_bag(launch, bag, tmp_path):
+    header = JAZZY.types["std_msgs/msg/Header"](JAZZY.types[TIME](1, 0), "laser")
+    ranges = np.ones(3, np.float32)
+    scan = JAZZY.types[SCAN](header, -0.1, 0.1, 0.1, 0.0, 0.1, 0.1, 9.0, ranges, ranges)
+    with Bag(bag) as source, BagWriter(tmp_path / "scans.mcap") as writer:
+        for topic, t, raw in source.messages():
+            writer.write(topic, source.topics[topic].type, t, raw)
+        writer.write("/base/scan 1", SCAN, 10**9, bytes(JAZZY.serialize_cdr(scan, SCAN)))
+    made = launch("replay.launch.py", bag=str(tmp_path / "scans.mcap"), node="completion")
+    assert made.included == ["completion.launch.py"]
+    assert made.configurations["scan"] == "/base/scan_1"
+    assert made.configurations["scan_type"] == "LaserScan"
+    known = {"use_sim_time", "frame", *SUBSCRIBED["completion"]}
+    known |= {f.name for f in dataclasses.fields(CompletionSettings)}
+    assert made.configurations.keys() <= known
 
 
 def test_a_replay_takes_the_camera_the_node_and_rviz_that_were_asked_for(launch, bag, tmp_path):
