@@ -64,6 +64,8 @@ setup(
         "datasets": ["h5py", "scipy"],
         "openvino": ["openvino"],
         "ray": ["ray"],
+        "timm": ["timm"],
+        "transformers": ["transformers"],
         "view": ["rerun-sdk>=0.41"],
         "docs": ["mkdocs-material>=9.6"],
         "dev": [

@@ -105,8 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
     flag = command("demo", run_demo, "play recorded frames through the real node and report")
     flag("--bag", metavar="BAG", help="a bag with images, camera_info and depth")
     flag("--folder", metavar="RGBD", help="an RGB-D folder instead of a bag")
-    flag("--model", default="default", help="shipped name or file (default: %(default)s)")
-    flag("--output", default="demo", metavar="DIR", help="where to write (default: %(default)s)")
+    flag("--completion", action="store_true", help="the completion node, on a drive with a LiDAR")
+    flag("--model", help="shipped name or file (default: default, or completion)")
+    flag("--output", metavar="DIR", help="where to write (default: demo, or demo/completion)")
     topic_flags(flag)
 
     flag = command("play", run_play, "play a bag's messages onto their topics, with /clock")
@@ -346,7 +347,14 @@ def new_domain(text: str, topics: dict[str, Any]) -> dict[str, Any]:
 def run_demo(a: argparse.Namespace) -> int:
     from mde_ros.demo import run_demo as run
 
-    return run(bag=a.bag, folder=a.folder, model=a.model, output=a.output, topics=topics_of(a))
+    return run(
+        bag=a.bag,
+        folder=a.folder,
+        completion=a.completion,
+        model=a.model,
+        output=a.output,
+        topics=topics_of(a),
+    )
 
 
 def run_play(a: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ TABLE["demo"] = set(TABLE)
 TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
-TRAINING_GROUND = {"loop", "batches", "ewc", "memory", "teacher", "validation"}
+TRAINING_GROUND = {"batches", "ewc", "initial", "loop", "memory", "state", "teacher", "validation"}
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}
 
 

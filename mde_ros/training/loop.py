@@ -13,23 +13,16 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mde_ros.checkpoint import Checkpoint, load, read_tensors, save, write_tensors
+from mde_ros.checkpoint import Checkpoint, save
 from mde_ros.config import ConfigError, check, setting
-from mde_ros.networks.backbones import Backbone, load_imagenet
-
-STATE = "state.safetensors"
-# What a training may be resumed with in another way than it was begun.
-FREE = {f"loop.{k}" for k in ("steps", "threads", "workers", "save_every", "validate_every")}
-FREE.add("loop.device")
-console = Console(stderr=True)
+from mde_ros.training.state import STATE, Parts, console, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -76,33 +69,6 @@ def rate(settings: LoopSettings, step: int) -> float:
     if settings.schedule == "step" and settings.step_every:
         return 0.1 ** (step // settings.step_every)
     return 1.0
-
-
-def load_encoder(network: nn.Module, name: str, initial: str) -> None:
-    """Start from a checkpoint, or from ImageNet weights of the encoder.
-
-    Of another network's checkpoint all tensors of the same name and shape are taken, and the
-    encoder must be among them.
-
-    Raises:
-        ConfigError: when the file is neither.
-    """
-    path = Path(os.path.expandvars(initial))
-    try:
-        if path.suffix == ".safetensors":
-            loaded = load(path)
-            own, given = network.state_dict(), loaded.network.state_dict()
-            shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-            if not all(k in shared for k in own if k.startswith("encoder.")):
-                raise ConfigError(f"{loaded.network_name} has another encoder than {name}")
-            network.load_state_dict(shared, strict=False)
-        else:
-            # Public ImageNet weights come as .pt; weights_only admits tensors and no code.
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            load_imagenet(cast(Backbone, network.encoder), weights)
-    except Exception as error:  # torch.load raises whatever a foreign file makes it
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise ConfigError(f"initial: {path} cannot be used ({reason})") from None
 
 
 def freeze(network: nn.Module, names: tuple[str, ...]) -> nn.Module:
@@ -187,91 +153,16 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def save_state(
-    path: Path,
-    step: int,
-    network: nn.Module,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: dict[str, Any],
-) -> None:
-    """All that resuming needs, in one safetensors file, and the settings it belongs to."""
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(v) for slot, v in slots.items()}
-    write_tensors(path, tensors, {"step": step, "settings": settings})
+@dataclass(frozen=True)
+class Companion:
+    """A network that is trained beside another one, each step after it, and is not kept.
 
-
-def check_same(path: Path, stored: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-    """Hold the settings of a stored state against those of this training.
-
-    Raises:
-        ConfigError: naming the first setting outside FREE that differs.
+    Attributes:
+        network, optimizer: as they are, not as Fabric wraps them.
     """
-    if stored is None:
-        console.print(f"{path} does not say with which settings it was made; they are not checked")
-        return
-    old, new = dict(_leaves(stored)), dict(_leaves(json.loads(json.dumps(settings))))
-    for key in {**new, **old}:
-        if key not in FREE and old.get(key, "nothing") != new.get(key, "nothing"):
-            raise ConfigError(
-                f"{path}: expected the state of a training with {key} ="
-                f" {new.get(key, 'nothing')!r}, got one with {old.get(key, 'nothing')!r}; choose"
-                " another --out, or delete it to begin anew"
-            )
 
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything inside nested dictionaries and lists."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from _leaves(inner, f"{name}[{i}]")
-    else:
-        yield name, value
-
-
-def load_state(
-    path: Path,
-    network: nn.Module,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: dict[str, Any],
-) -> int:
-    """Put back what save_state wrote; returns the step to go on with.
-
-    Raises:
-        ConfigError: when it is the state of another training.
-    """
-    tensors, header = read_tensors(path)
-    if "step" in header:
-        check_same(path, header.get("settings"), settings)
-    shapes = {f"network.{k}": v.shape for k, v in network.state_dict().items()}
-    moving = [p.shape for group in optimizer.param_groups for p in group["params"]]
-    if header.get("step"):  # Adam has no averages before its first step
-        shapes |= {f"optimizer.{i}.exp_avg": shape for i, shape in enumerate(moving)}
-    stored = {k: v.shape for k, v in tensors.items() if k in shapes or k.endswith(".exp_avg")}
-    if "step" not in header or stored != shapes:
-        raise ConfigError(
-            f"{path}: does not fit, it is the state of another network or settings; take an empty"
-            " folder"
-        )
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "ema": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, key = name.partition(".")
-        parts[part][key] = value
-    network.load_state_dict(parts["network"])
-    ema.load_state_dict(parts["ema"])
-    state = optimizer.state_dict()
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
-    return int(header["step"])
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
 
 
 def fit(
@@ -282,6 +173,7 @@ def fit(
     settings: LoopSettings,
     out: Path,
     validate: Callable[[Path], dict[str, float]] | None = None,
+    companion: Companion | None = None,
 ) -> Path:
     """Train checkpoint.network and write the averaged weights to out/model.safetensors.
 
@@ -289,6 +181,7 @@ def fit(
         batches: (first, last) → the batches of these steps.
         loss_of: (network, batch) → scalar.
         validate: the kept checkpoint → figures for the log.
+        companion: what is trained by its side; loss_of leaves gradients on it.
 
     A state from which the same call goes on is kept in `out`; Ctrl-C saves one and ends.
     """
@@ -298,8 +191,11 @@ def fit(
     optimizer = make_optimizer(network, settings)
     wrapped, fabric_optimizer = fabric.setup(network, optimizer)
     first, kept = 0, out / "model.safetensors"
+    parts: Parts = {"network": network, "ema": ema, "optimizer": optimizer}
+    if companion:
+        parts |= {"companion": companion.network, "companion_optimizer": companion.optimizer}
     if (out / STATE).is_file():
-        first = load_state(out / STATE, network, ema, optimizer, checkpoint.settings)
+        first = load_state(out / STATE, parts, checkpoint.settings)
         console.print(f"resuming at step {first} of {settings.steps} from {out / STATE}")
 
     saved = -1  # the step of the last state that was written
@@ -307,7 +203,7 @@ def fit(
     def keep(step: int) -> None:
         nonlocal saved
         if fabric.global_rank == 0 and step != saved:
-            save_state(out / STATE, step, network, ema, optimizer, checkpoint.settings)
+            save_state(out / STATE, step, parts, checkpoint.settings)
             save(kept, replace(checkpoint, network=ema))
             saved = step
 
@@ -348,6 +244,9 @@ def fit(
                         )
                 with uninterrupted():
                     fabric_optimizer.step()
+                    if companion:
+                        companion.optimizer.step()
+                        companion.optimizer.zero_grad(set_to_none=True)
                     # A short average at the start, a long one later.
                     update_ema(ema, network, min(settings.ema, (1 + step) / (10 + step)))
                     step += 1

@@ -35,7 +35,8 @@ from mde_ros.networks.lifelong import HEIRS, LifelongNet
 from mde_ros.networks.mff import FastNet, LightNet
 from mde_ros.runtime import ModelSpec, find_model
 from mde_ros.training.batches import Source, Stored, load_sources
-from mde_ros.training.loop import console, load_encoder
+from mde_ros.training.initial import load_encoder
+from mde_ros.training.loop import console
 
 PROBED = 100  # frames of a domain whose distances are looked at
 

@@ -21,7 +21,8 @@ from mde_ros.losses import three_term_terms
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
-from mde_ros.training.loop import LoopSettings, fit, load_encoder, make_fabric
+from mde_ros.training.initial import load_encoder
+from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.validation import HeldOut, validation
 
 

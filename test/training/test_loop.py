@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pickle
 import runpy
 import signal
 import subprocess
@@ -20,10 +19,10 @@ from mde_ros.networks import make_network
 from mde_ros.training import loop
 from mde_ros.training.loop import (
     STATE,
+    Companion,
     LoopSettings,
     fit,
     freeze,
-    load_encoder,
     make_fabric,
     make_optimizer,
     rate,
@@ -53,13 +52,16 @@ def loss_of(network, batch):
     return (network(x).log() - x[:, :1, ::2, ::2]).square().mean()
 
 
-def run(out, batches=batches, loss_of=loss_of, validate=None, seed=0, name=NAME, **settings):
+def run(
+    out, batches=batches, loss_of=loss_of, validate=None, seed=0, name=NAME, beside=None, **settings
+):
     settings = LoopSettings(**{**QUICK, **settings})
     fabric = make_fabric(settings)
+    companion = beside and Companion(beside, torch.optim.Adam(beside.parameters(), 0.1))
     torch.manual_seed(seed)
     effective = {"loop": as_dict(settings)}
     checkpoint = Checkpoint(name, make_network(name), {"focal_px": 100.0}, effective)
-    return fit(fabric, checkpoint, batches, loss_of, settings, out, validate)
+    return fit(fabric, checkpoint, batches, loss_of, settings, out, validate, companion)
 
 
 def ctrl_c_before(step):
@@ -124,6 +126,34 @@ def test_resuming_a_finished_training_changes_nothing(tmp_path, uninterrupted):
     run(tmp_path, seed=99)
     tensors, expected = (read_tensors(p / STATE)[0] for p in (tmp_path, uninterrupted))
     assert all(torch.equal(tensors[k], expected[k]) for k in expected)
+
+
+def test_companion_learns_in_turn_with_the_network_and_resumes_with_it(tmp_path):
+    """Its gradients are those that the loss leaves; one network's are not the other's."""
+
+    def training(out, batches=batches):
+        torch.manual_seed(1)
+        beside = nn.Conv2d(3, 3, 1)
+        start = beside.weight.detach().clone()
+
+        def joint(network, batch):
+            made = beside(batch["x"])
+            (made - 1).square().mean().backward()
+            return loss_of(network, {"x": made.detach()})
+
+        run(out, batches, joint, beside=beside)
+        return start, beside
+
+    start, whole = training(tmp_path / "whole")
+    assert (whole.weight - start).abs().min() > 0.2  # Adam: up to 0.1 a step, of six
+    assert whole.weight.grad is None
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "parts", ctrl_c_before(3))
+    _, resumed = training(tmp_path / "parts")
+    assert torch.equal(resumed.weight, whole.weight)
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
+    with pytest.raises(ConfigError, match="does not fit"):
+        run(tmp_path / "parts")  # without it
 
 
 def test_folder_holds_whole_files_only(uninterrupted):
@@ -283,54 +313,6 @@ def test_first_step_of_adam_moves_every_weight_by_the_rate_of_its_step(tmp_path)
     for name, lr in (("refine.1.weight", 1e-3), ("encoder.features.0.0.weight", 2e-4)):
         moved = (after.get_parameter(name) - before[name]).detach().abs()
         assert moved.median().item() == pytest.approx(lr / 2, rel=1e-2), name
-
-
-def test_start_from_a_checkpoint_or_from_public_weights_of_the_encoder(
-    students, planted, tmp_path, monkeypatch
-):
-    network, expected = make_network(NAME), planted(NAME)
-    load_encoder(network, NAME, str(students[NAME][0]))
-    assert torch.equal(network.refine[1].weight, expected.refine[1].weight)
-    torch.save({k: v + 1 for k, v in expected.encoder.state_dict().items()}, tmp_path / "a.pt")
-    monkeypatch.setenv("WEIGHTS", str(tmp_path))
-    load_encoder(network, NAME, "$WEIGHTS/a.pt")
-    stem = "features.0.0.weight"
-    assert torch.equal(
-        network.encoder.get_parameter(stem), expected.encoder.get_parameter(stem) + 1
-    )
-
-
-def test_start_from_another_student_takes_its_trunk_and_keeps_the_own_head(students, planted):
-    network, other = make_network(NAME), planted("light_mobilenet_v2")
-    head = network.refine[1].weight.clone()
-    load_encoder(network, NAME, str(students["light_mobilenet_v2"][0]))
-    for part in ("encoder", "gates", "fuse_up"):
-        for name, value in other.get_submodule(part).state_dict().items():
-            assert torch.equal(network.get_submodule(part).state_dict()[name], value), name
-    assert torch.equal(network.refine[1].weight, head)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_initial_weights_that_do_not_fit_are_one_sentence(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "exploded",))
-
-    (tmp_path / "code.pt").write_bytes(pickle.dumps(Bomb()))
-    (tmp_path / "text.pt").write_text("hello")
-    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    files = {
-        str(tmp_path / "nowhere.pt"): "nowhere.pt",
-        str(tmp_path / "code.pt"): "initial: ",
-        str(tmp_path / "text.pt"): "initial: ",
-        str(tmp_path / "other.pt"): "is this file of another backbone",
-        str(tmp_path / "list.pt"): "initial: ",
-    }
-    for file, message in files.items():
-        with pytest.raises(ConfigError, match=message):
-            load_encoder(make_network(NAME), NAME, file)
-    assert not (tmp_path / "exploded").exists()
 
 
 SHARED = '''
