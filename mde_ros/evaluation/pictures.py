@@ -29,6 +29,7 @@ class Picture:
         camera: its camera.
         truth_m: (H, W) float32 metres, 0 = none; None when there is no truth.
         predictions_m: model name → (H, W) float32 metres, 0 = none.
+        points: (N, 3) float32 metres that a LiDAR measured, in the camera's optical frame.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Picture:
     camera: Camera
     truth_m: np.ndarray | None
     predictions_m: dict[str, np.ndarray]
+    points: np.ndarray | None = None
 
 
 def take_pictures(
@@ -63,9 +65,8 @@ def make_picture(title: str, sample: Any, models: Mapping[str, Model]) -> Pictur
     if camera.is_distorted:
         image = cv2.remap(image, *undistort_maps(camera), cv2.INTER_LINEAR)
     predictions = {name: model(frame).depth for name, model in models.items()}
-    return Picture(
-        title, sample.name, image, camera.undistorted(), rectified_truth(sample), predictions
-    )
+    truth_m, ideal = rectified_truth(sample), camera.undistorted()
+    return Picture(title, sample.name, image, ideal, truth_m, predictions, frame.points)
 
 
 def save_pictures(path: str | Path, pictures: Iterable[Picture]) -> None:
@@ -81,6 +82,8 @@ def save_pictures(path: str | Path, pictures: Iterable[Picture]) -> None:
         arrays[f"{i}/K"] = p.camera.K
         if p.truth_m is not None:
             arrays[f"{i}/truth"] = to_millimetres(p.truth_m)
+        if p.points is not None:
+            arrays[f"{i}/points"] = p.points
         for name, depth in p.predictions_m.items():
             arrays[f"{i}/model/{name}"] = to_millimetres(depth)
     buffer = io.BytesIO()
@@ -140,4 +143,4 @@ def _picture(arrays: Mapping[str, np.ndarray], i: int) -> Picture:
         if key.startswith(mark)
     }
     truth_m = None if truth is None else truth.astype(np.float32) / 1e3
-    return Picture(title, name, image, camera, truth_m, predictions)
+    return Picture(title, name, image, camera, truth_m, predictions, arrays.get(f"{i}/points"))

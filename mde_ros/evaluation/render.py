@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mde_ros.frame import Camera
-from mde_ros.geometry import unproject
+from mde_ros.geometry import in_view, unproject
 from mde_ros.metrics import is_measured
 
 NOTHING = np.array([128, 128, 128], np.uint8)  # shown where there is no depth
@@ -46,6 +46,26 @@ def depth_picture(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarra
     has = is_measured(depth_m)
     values = (np.where(has, depth_m, near_m) - near_m) / max(far_m - near_m, 1e-6)
     return np.where(has[..., None], turbo(values), NOTHING)
+
+
+def scan_picture(
+    image: np.ndarray, points: np.ndarray, camera: Camera, near_m: float, far_m: float
+) -> np.ndarray:
+    """An image (H, W, 3) uint8 with points (N, 3) of its camera's frame as dots.
+
+    Their colours are those of depth_picture, with a dark rim.
+    """
+    seen, rows, columns = in_view(points, camera)
+    out, radius = image.copy(), max(1, round(camera.width / 200))
+    if not seen.size:
+        return out
+    colours = depth_picture(points[seen, 2], near_m, far_m).tolist()
+    pixels = list(zip(columns.tolist(), rows.tolist()))
+    for pixel in pixels:
+        cv2.circle(out, pixel, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
+    for pixel, colour in zip(pixels, colours):
+        cv2.circle(out, pixel, radius, colour, -1, cv2.LINE_AA)
+    return out
 
 
 def error_picture(prediction_m: np.ndarray, truth_m: np.ndarray) -> np.ndarray:

@@ -98,8 +98,8 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for result in results:
         for model in result["models"]:
-            # A live run has one model, and its latency is that of the whole run.
-            model = {**model, "latency_ms": model.get("latency_ms") or result["latency_ms"]}
+            # Where a model does not tell its latency it is the only one; none is told by {}.
+            model = {**model, "latency_ms": model.get("latency_ms", result["latency_ms"])}
             label = f"{model['name']} · {result['data']['name']}" if several else model["name"]
             colour = PALETTE[len(rows) % len(PALETTE)]
             rows.append({"label": label, "colour": colour, "model": model, "result": result})
@@ -170,10 +170,14 @@ def _shown(picture: Picture) -> dict[str, Any]:
                 entry["abs_rel"] = float((off / picture.truth_m[valid]).mean())
                 entry["mae_m"] = float(off.mean())
         columns.append(entry)
+    image, points = picture.image, picture.points
+    if points is not None:
+        image = render.scan_picture(image, points, picture.camera, near, far)
     return {
         "title": picture.title,
         "name": picture.name,
-        "image": render.data_uri(picture.image, PICTURE_WIDTH),
+        "image": render.data_uri(image, PICTURE_WIDTH),
+        "caption": "camera image" if points is None else "camera image and scan",
         "columns": columns,
         "near": f"{near:.1f}",
         "far": f"{far:.1f}",
