@@ -404,8 +404,14 @@ class OpenVino:
         if self.spec.takes_points:
             feed["sparse_m"] = _points_or_none(sparse, image)
         result = self._request.infer(feed)
-        outputs = {port.get_any_name(): value for port, value in result.items()}
+        # Where OpenVINO drops an operation, a port has the name of its output beside that of ours.
+        outputs = {min(port.get_names(), key=_internal): v for port, v in result.items()}
         return {name: np.array(value) for name, value in one_image(outputs).items()}
+
+
+def _internal(name: str) -> bool:
+    """Whether a tensor's name is one that torch's exporter made up."""
+    return "/" in name
 
 
 class Torch:

@@ -178,6 +178,22 @@ def test_onnx_chooses_the_domain_that_torch_does_and_gives_the_same_maps(exporte
     assert ratios == pytest.approx(np.exp([0.5, 1.0])[:, None, None] * np.ones_like(ratios), 1e-3)
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_openvino_gives_the_same_outputs_by_the_same_names(exported, tmp_path, number):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    path = exported[1]
+    if number == 1:
+        path = tmp_path / "one.onnx"
+        spec = {"focal_px": 250.0, "pixels": 96 * 64, "domains": ["only"]}
+        save(path.with_suffix(".safetensors"), Checkpoint(LIGHT, domains(LIGHT, 1), spec))
+        export(path.with_suffix(".safetensors"), path)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    one, two = (load_runtime(str(path), r, "cpu")(image, 250.0) for r in ("onnxruntime", "openvino"))
+    assert set(one) == set(two) and one["distances"].shape == two["distances"].shape == (number,)
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, rel=1e-3), name
+
+
 def test_linked_onnx_of_several_domains_computes_the_same(exported, tmp_path):
     loaded = load(exported[0])
     save(tmp_path / "m.safetensors", loaded, half=True)
