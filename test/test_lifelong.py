@@ -188,7 +188,9 @@ def test_openvino_gives_the_same_outputs_by_the_same_names(exported, tmp_path, n
         save(path.with_suffix(".safetensors"), Checkpoint(LIGHT, domains(LIGHT, 1), spec))
         export(path.with_suffix(".safetensors"), path)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    one, two = (load_runtime(str(path), r, "cpu")(image, 250.0) for r in ("onnxruntime", "openvino"))
+    one, two = (
+        load_runtime(str(path), r, "cpu")(image, 250.0) for r in ("onnxruntime", "openvino")
+    )
     assert set(one) == set(two) and one["distances"].shape == two["distances"].shape == (number,)
     for name, value in one.items():
         assert two[name] == pytest.approx(value, rel=1e-3), name
