@@ -9,8 +9,7 @@ from torch import nn
 
 from mde_ros.networks import NETWORKS, demands, make_network
 from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
-from mde_ros.networks.blocks import Gate, LightUp, UpProjection
-from mde_ros.networks.completion import UnpoolProjection
+from mde_ros.networks.blocks import Gate, LightUp, UnpoolProjection, UpProjection
 from mde_ros.networks.describe import describe_all, multiply_adds
 
 COUNTS = {
@@ -200,6 +199,46 @@ def resnet_stages(blocks):
         total += conv(1, cin, width) if cin != width else 0
         cin = width
     return total
+
+
+def bottleneck_stages(blocks):
+    """Weights of the four stages of a ResNet of 1x1, 3x3, 1x1 convolutions a block."""
+    total, cin = 0, 64
+    for width, count in zip((64, 128, 256, 512), blocks):
+        for _ in range(count):
+            total += conv(1, cin, width) + conv(3, width, width) + conv(1, width, 4 * width)
+            total += conv(1, cin, 4 * width) if cin != 4 * width else 0
+            cin = 4 * width
+    return total
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "c4", "exact", "millions"),
+    [
+        ("fcrn_resnet50", bottleneck_stages((3, 4, 6, 3)), 2048, 63_563_008, 63.56),
+        ("fcrn_resnet18", resnet_stages((2, 2, 2, 2)), 512, 13_681_520, 13.68),
+    ],
+)
+def test_fcrn_has_the_published_millions_by_its_layer_list(
+    described, name, stages, c4, exact, millions
+):
+    by_hand = conv(7, 3, 64) + stages + conv(1, c4, c4 // 2) + 9 * (c4 // 32)
+    for cin in (c4 // 2, c4 // 4, c4 // 8, c4 // 16):
+        by_hand += 2 * conv(5, cin, cin // 2) + conv(3, cin // 2, cin // 2)
+    assert described[name]["parameters"] == by_hand == exact
+    assert round(by_hand / 1e6, 2) == millions
+
+
+@torch.no_grad()
+def test_fcrn_is_sparse_to_dense_without_points_at_half_the_size(planted):
+    """Two publications, one network: the same weights give the same map before the last resize."""
+    fcrn, s2d = planted("fcrn_resnet18"), plant(make_network("s2d_resnet18"))
+    s2d.load_state_dict(fcrn.state_dict(), strict=False)
+    s2d.stem_depth.weight.zero_()
+    image = torch.randn(1, 3, 64, 96)  # whole cells: 16 times the coarsest map is half the image
+    half, full = fcrn(image), s2d(image, torch.rand(1, 1, 64, 96))
+    assert half.shape[2:] == (32, 48)
+    assert same(F.interpolate(half, (64, 96), mode="bilinear", align_corners=True), full)
 
 
 def test_sparse_to_dense_has_the_parameters_of_its_papers_layer_lists(described):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from mde_ros.networks.completion import DepthCompletionNet, SparseToDenseNet
+from mde_ros.networks.fcrn import FcrnNet
 from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
@@ -28,6 +29,8 @@ NETWORKS = {
     "mff_resnet18": Network(partial(MffNet, "resnet18"), "Hu et al., WACV 2019"),
     "mff_densenet161": Network(partial(MffNet, "densenet161"), "Hu et al., WACV 2019"),
     "mff_senet154": Network(partial(MffNet, "senet154"), "Hu et al., WACV 2019"),
+    "fcrn_resnet50": Network(partial(FcrnNet, "resnet50"), "Laina et al., 3DV 2016"),
+    "fcrn_resnet18": Network(partial(FcrnNet, "resnet18"), "Laina et al., 3DV 2016"),
     "light_resnet34": Network(partial(LightNet, "resnet34"), "Hu et al., KSEM 2023 (teacher)"),
     "light_mobilenet_v2": Network(partial(LightNet, "mobilenet_v2"), "Hu et al., KSEM 2023"),
     "fast_mobilenet_v2": Network(partial(FastNet, "mobilenet_v2"), "ours, after KSEM 2023"),

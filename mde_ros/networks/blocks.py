@@ -1,4 +1,4 @@
-"""Up-projection, light up block, squeeze-excite gate and bilinear resize (METHODS 0.2, 0.3, 4)."""
+"""Up-projections, light up block, squeeze-excite gate and bilinear resize (METHODS 0.2, 0.3, 4)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ class UpProjection(nn.Module):
 
     def forward(self, x: Tensor, like: Tensor, factor: int = 1) -> Tensor:
         x = resize(x, like, factor)
+        main = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(main + self.bn_shortcut(self.shortcut(x)))
+
+
+class UnpoolProjection(nn.Module):
+    """Laina's up-projection: 2×2 zero-unpooling, then as UpProjection (METHODS 0.2).
+
+    A 5×5 convolution of a map with zeros between its pixels is a transposed one of stride 2, so the
+    zeros are neither stored nor multiplied.
+    """
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.conv1 = nn.ConvTranspose2d(cin, cout, 5, 2, 2, output_padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(cout)
+        self.conv2 = nn.Conv2d(cout, cout, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(cout)
+        self.shortcut = nn.ConvTranspose2d(cin, cout, 5, 2, 2, output_padding=1, bias=False)
+        self.bn_shortcut = nn.BatchNorm2d(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
         main = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(main + self.bn_shortcut(self.shortcut(x)))
 

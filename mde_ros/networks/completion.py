@@ -16,30 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mde_ros.networks.backbones import make_backbone
-from mde_ros.networks.blocks import resize
+from mde_ros.networks.blocks import UnpoolProjection, resize
 
 Output = Tensor | tuple[Tensor, Tensor]  # depth, or depth and s
-
-
-class UnpoolProjection(nn.Module):
-    """Laina's up-projection: 2×2 zero-unpooling, then as UpProjection (METHODS 0.2).
-
-    A 5×5 convolution of a map with zeros between its pixels is a transposed one of stride 2, so the
-    zeros are neither stored nor multiplied.
-    """
-
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__()
-        self.conv1 = nn.ConvTranspose2d(cin, cout, 5, 2, 2, output_padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(cout)
-        self.conv2 = nn.Conv2d(cout, cout, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(cout)
-        self.shortcut = nn.ConvTranspose2d(cin, cout, 5, 2, 2, output_padding=1, bias=False)
-        self.bn_shortcut = nn.BatchNorm2d(cout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        main = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(main + self.bn_shortcut(self.shortcut(x)))
 
 
 class SparseToDenseNet(nn.Module):
