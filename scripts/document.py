@@ -15,6 +15,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import logging
 import posixpath
 import re
 import runpy
@@ -29,6 +30,7 @@ from mde_ros.config import CompletionSettings, NodeSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+MKDOCS = logging.getLogger("mkdocs.hooks")
 # Documents that lie elsewhere → their pages.
 PAGES = {
     **{f"mde_ros/weights/{p.name}": f"models/{p.name}" for p in ROOT.glob("mde_ros/weights/*.md")},
@@ -269,6 +271,13 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """MkDocs: a page's inserts are made while it is built."""
     return filled(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """MkDocs: a list that is none, as after a code block without an empty line, is an error."""
+    for text in re.findall(r"^(?:<p>)?(- .*)", re.sub(r"(?s)<pre.*?</pre>", "", html), re.M):
+        MKDOCS.warning("%s: not a list: %s", page.file.src_uri, text[:60])
+    return html
 
 
 # ---- the README ----------------------------------------------------------------------------------
