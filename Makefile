@@ -20,6 +20,7 @@ $(STAMP): setup.py constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/mde demo
+	$(BIN)/mde demo --completion
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -104,7 +104,8 @@ def run_demo(
         print("interrupted", file=sys.stderr)
         return 130
     arrived = Arrived(dataset, live)
-    models = {live.diagnostics.get("model", model): arrived.depth_of, **baselines}
+    said = live.diagnostics.get("model", model)
+    models = {said: arrived.depth_of, **{n: m for n, m in baselines.items() if n != said}}
     name = source.resolve().name if source.is_dir() else source.stem
     with bar(f"judging {name}", len(arrived), progress) as show:
         results = judge(live, arrived, models, name, show)

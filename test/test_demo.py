@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+sys.path.append(str(Path(__file__).parent / "datasets"))
 sys.path.append(str(Path(__file__).parent / "nodes"))
-from robot import write_network
+import recording
+from robot import write_completion, write_network
 
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
@@ -26,14 +28,21 @@ from mde_ros.datasets.bag_messages import (
     INFO_TOPIC,
     JAZZY,
     SAMPLE_TOPICS,
+    SCAN,
     depth_metres,
     sample_messages,
 )
-from mde_ros.demo import DemoError, run_demo
+from mde_ros.demo import DemoError, comparison, node_settings, run_demo, scan_baselines
+from mde_ros.evaluation.evaluate import evaluate
+from mde_ros.evaluation.pictures import load_pictures
 from mde_ros.evaluation.results import load_results
 from mde_ros.frame import Camera, Frame
+from mde_ros.geometry import pose, project
 from mde_ros.isolation import ChildError
+from mde_ros.live.evaluation import measure_live
+from mde_ros.live.played import LiveError, scan_settings, topics_of
 from mde_ros.live.replay import DEPTH, NAMESPACE, Arrived, Replay, replay
+from mde_ros.nodes.player import open_source
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelError, sha256_of
 
@@ -223,3 +232,125 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path, ramp):
         process.wait()
     assert not children_of(0, str(bag)) and not children_of(0, str(ramp))
     assert not (out / "results.json").exists() and not (out / "output.mcap").exists()
+
+
+# ------------------------------------------------------------------------------ --completion
+
+
+STAMPS = [SECOND + i * SECOND // 10 for i in range(8)]
+FAR_M = 9.0  # what the stub completes the scan with
+
+
+@pytest.fixture
+def line_bag(tmp_path):
+    """A robot that stands in a room, and a truth that is the scan at its pixels and 9 m elsewhere.
+
+    Returns (bag, truth (H, W) metres).
+    """
+    scan = recording.laser_scan(SECOND)
+    angles = scan.angle_min + scan.angle_increment * np.arange(recording.BEAMS)
+    hits = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1) * scan.ranges[:, None]
+    seen = hits @ recording.RIGHT_POSE[:3, :3].T + recording.RIGHT_POSE[:3, 3]
+    seen = seen[np.argsort(-seen[:, 2])]  # the nearest counts, and is written last
+    pixels, z = project(seen, recording.CAMERA)
+    columns, rows = np.rint(pixels).astype(int).T
+    inside = (z > 0) & (columns >= 0) & (columns < WIDTH) & (rows >= 0) & (rows < HEIGHT)
+    truth_m = np.full((HEIGHT, WIDTH), FAR_M, np.float32)
+    truth_m[rows[inside], columns[inside]] = z[inside]
+    assert (truth_m < FAR_M).sum() > 40
+    scans = [
+        ("/scan", s, SCAN, recording.laser_scan(SECOND, header=recording.header(s, "laser")))
+        for s in STAMPS
+    ]
+    images = recording.images(STAMPS, depth_m=truth_m)
+    path = recording.write(tmp_path / "line.mcap", recording.mounting(STAMPS[0]), scans, images)
+    return path, truth_m
+
+
+def test_the_completion_demo_scores_a_perfect_node_as_perfect_and_the_others_as_offline(
+    tmp_path, line_bag, capsys, monkeypatch
+):
+    monkeypatch.setattr("mde_ros.evaluation.report._charts", lambda rows: [])  # take seconds
+    bag, _ = line_bag
+    model, out = write_completion(tmp_path / "line.onnx"), tmp_path / "demo"
+    settings = {"bag": str(bag), "model": str(model), "output": str(out), "progress": False}
+    assert run_demo(completion=True, **settings) == 0
+    results = load_results(out / "results.json")
+    node, *others = results["models"]
+    assert results["frames_in"] == len(STAMPS)
+    assert results["frames_out"] + sum(results["dropped"].values()) == len(STAMPS)
+    assert node["metrics"]["rmse_m"] < 1e-3 and node["metrics"]["abs_rel"] < 1e-3
+    assert node["weights_sha256"] == sha256_of(model) and node["latency_ms"]["p50"] > 0
+    # The stub is sure to an eighth of its depth, and off by half a millimetre at most.
+    assert node["uncertainty"]["within_1_sigma"] == 1
+
+    offline = evaluate(open_dataset(bag), scan_baselines())["models"]
+    assert [m["name"] for m in others] == [m["name"] for m in offline] and len(others) == 2
+    for live, expected in zip(others, offline):
+        assert live["latency_ms"] == {}
+        by_index = {image["index"]: image for image in expected["per_image"]}
+        for image in live["per_image"]:
+            for key in ("rmse_m", "abs_rel", "delta1", "scale"):
+                assert image[key] == by_index[image["index"]][key]
+
+    assert len(results["verdict"]) == 2
+    said = capsys.readouterr().out
+    page = (out / "report.html").read_text()
+    for sentence in results["verdict"]:
+        assert sentence.startswith("stub is better than student-fast")
+        assert sentence in said and sentence in page
+    pictures = load_pictures(out / "results.npz")
+    assert page.count("camera image and scan") == len(pictures) >= 1
+    for picture in pictures:  # the robot stands
+        np.testing.assert_array_equal(picture.points, open_dataset(bag)[0].frame.points)
+    assert not children_of(os.getpid(), str(bag)) and not children_of(os.getpid(), str(model))
+
+
+def test_a_model_that_takes_points_is_live_what_it_is_offline_bit_for_bit(tmp_path, line_bag):
+    bag, truth_m = line_bag
+    pipeline = DepthPipeline(PipelineSettings(model=str(write_completion(tmp_path / "line.onnx"))))
+    dataset = open_dataset(bag)
+    assert pipeline(dataset[0].frame).depth == pytest.approx(truth_m, abs=1e-3)
+    live = measure_live(bag, dataset, pipeline, rate=2.0, progress=False)
+    assert live["identical"] == live["frames_out"] >= 1
+
+
+def test_the_node_is_told_where_the_laser_is_by_tf_static_unless_the_user_tells(line_bag, tmp_path):
+    def settings_of(bag: Path, given: str = "") -> dict[str, str]:
+        with open_source(bag) as source:
+            return scan_settings(source, topics_of(source, open_dataset(bag)), given)
+
+    settings = settings_of(line_bag[0])
+    numbers = np.array(settings["laser_to_camera"].split(), float)
+    np.testing.assert_allclose(pose(numbers[:3], numbers[3:]), recording.RIGHT_POSE, atol=1e-12)
+    assert settings["scan_type"] == "LaserScan"
+
+    scans = [("/scan", s, SCAN, recording.laser_scan(s)) for s in STAMPS[:2]]
+    lost = recording.write(tmp_path / "lost.mcap", scans, recording.images(STAMPS[:2]))
+    with pytest.raises(LiveError, match=r"expected its /tf_static to tell .*--laser-to-camera"):
+        settings_of(lost)
+    flags = {"laser_to_camera": (0.0, 0.2, 0.0, 0.5, -0.5, 0.5, 0.5), "image_topic": "/front"}
+    told = node_settings({**flags, "max_scan_age": 0.1}, completion=True)
+    assert told == {"laser_to_camera": "0.0 0.2 0.0 0.5 -0.5 0.5 0.5", "max_scan_age": 0.1}
+    assert settings_of(lost, told["laser_to_camera"])["laser_to_camera"] == told["laser_to_camera"]
+    assert node_settings(flags, completion=False) == {}
+
+
+def test_a_bag_without_a_scan_is_refused_before_anything_starts(tmp_path):
+    bag = str(write_bag(tmp_path / "a.mcap", 2))
+    with pytest.raises(LiveError, match="expected a LiDAR's scans"):
+        run_demo(bag=bag, completion=True, output=str(tmp_path / "demo"), progress=False)
+
+
+def test_better_means_smaller_errors_of_both_kinds():
+    def entry(name: str, rmse_m: float, abs_rel: float) -> dict:
+        return {"name": name, "metrics": {"rmse_m": rmse_m, "abs_rel": abs_rel}}
+
+    def words(rmse_m: float, abs_rel: float) -> str:
+        return comparison(entry("a", rmse_m, abs_rel), entry("b", 0.5, 0.1))
+
+    figures = "RMSE 0.400 m against 0.500 m, AbsRel 0.050 against 0.100"
+    assert words(0.4, 0.05) == f"a is better than b: {figures}"
+    assert words(0.4, 0.2).startswith("a is better only in RMSE than b: RMSE 0.400 m")
+    assert words(0.6, 0.05).startswith("a is better only in AbsRel than b: ")
+    assert words(0.5, 0.1).startswith("a is not better than b: ")

@@ -31,6 +31,7 @@ from mde_ros.datasets.bag_messages import (
 )
 from mde_ros.datasets.bag_registration import project_depth
 from mde_ros.frame import Camera, Frame
+from mde_ros.geometry import in_view
 
 sys.path.append(str(Path(__file__).parent))  # for recording.py: test folders are no packages
 
@@ -547,3 +548,18 @@ def test_the_sample_bag_holds_what_others_decoded_from_the_same_packages(shared_
         np.testing.assert_allclose(np.rint(sample.truth_m * 1000), depth_mm, atol=1)
         image = cv2.imread(str(folder / f"{name}_rgb.jpg"))[..., ::-1]
         assert abs(image.astype(int) - sample.frame.image).mean() < 4  # they saved as JPEG
+
+
+def test_the_shipped_drive_measures_the_same_with_its_laser_as_with_its_truth():
+    path = ROOT / "mde_ros" / "samples" / "drive.mcap"
+    assert path.stat().st_size <= 5_000_000
+    dataset = open_dataset(path)
+    assert len(dataset) == 80 and not dataset.notes()
+    people = 0
+    for sample in dataset:
+        camera, points = sample.frame.camera, sample.frame.points
+        seen, rows, columns = in_view(points, camera)
+        apart_m = np.abs(sample.truth_m[rows, columns] - points[seen, 2])
+        assert len(seen) > 80 and np.median(apart_m) < 0.03  # the scanner's noise, at most 8 m away
+        people += sample.moving.mean() > 0.01
+    assert people > 30

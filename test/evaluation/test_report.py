@@ -154,6 +154,18 @@ def test_depth_picture_is_red_near_blue_far_and_grey_without_depth():
     assert none.tolist() == nan.tolist() == render.NOTHING.tolist()
 
 
+def test_scan_picture_has_a_dot_in_the_colour_of_its_depth_where_the_point_projects():
+    image = np.full((H, W, 3), MAGENTA, np.uint8)
+    points = np.float32([[0.51, 0.02, 3], [-0.26, 0.11, 1.5], [0, 0, -1], [9, 0, 1]])  # two are unseen
+    picture = render.scan_picture(image, points, CAMERA, 1.0, 4.0)
+    for point in points[:2]:
+        u, v = np.rint(90 * point[:2] / point[2] + (47.5, 31.5)).astype(int)
+        assert picture[v, u].tolist() == render.depth_picture(point[2:], 1.0, 4.0)[0].tolist()
+        picture[v - 4 : v + 5, u - 4 : u + 5] = MAGENTA
+    np.testing.assert_array_equal(picture, image)
+    np.testing.assert_array_equal(render.scan_picture(image, points[2:], CAMERA, 1.0, 4.0), image)
+
+
 def test_error_picture_is_white_when_exact_red_too_far_blue_too_near():
     truth = np.full((1, 3), 2.0, np.float32)
     exact, far, near = render.error_picture(np.float32([[2, 3, 1]]), truth)[0].astype(int)
