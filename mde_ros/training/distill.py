@@ -42,7 +42,9 @@ class DistillSettings:
 
     network: str = setting("fast_mobilenet_v2", "the student, see `mde networks`")
     initial: str = setting(
-        "", "weights to start from: ImageNet weights of the encoder or a student"
+        "",
+        "weights to start from: a shipped model, a .safetensors checkpoint, a .pt file of ImageNet"
+        " weights of the encoder, or imagenet (timm fetches them)",
     )
     teacher: str = setting("", "teacher: a .onnx or .safetensors file, or a shipped model")
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")

@@ -49,7 +49,11 @@ class SupervisedSettings:
     """A network, labelled data and the weights of the three terms."""
 
     network: str = setting("mff_resnet50", "see `mde networks`")
-    initial: str = setting("", "ImageNet weights of the encoder, or a checkpoint to go on from")
+    initial: str = setting(
+        "",
+        "weights to start from: a shipped model, a .safetensors checkpoint, a .pt file of ImageNet"
+        " weights of the encoder, or imagenet (timm fetches them)",
+    )
     sources: tuple[Source, ...] = setting((), "labelled data sets")
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     preprocessing: str = setting(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
-from mde_ros.datasets import open_dataset
+from mde_ros.datasets import Dataset, open_dataset
+from mde_ros.datasets.published import TEST_SIZES, Prepared
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
-from mde_ros.metrics import Aggregate, depth_metrics
+from mde_ros.evaluation.measure import ScoreSettings, measure
+from mde_ros.metrics import Aggregate
 from mde_ros.pipeline import DepthPipeline
 
-SHOWN = ("delta1", "abs_rel", "rmse_m")
+SHOWN = ("delta1", "abs_rel", "rmse_m", "edge_f1")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class HeldOut:
     path: str = setting("", "bag, RGB-D folder or folder of such; $VARIABLES are expanded")
     last: int = setting(0, "only the last N frames, 0 = all", low=0)
     every: int = setting(5, "take every n-th frame", low=1)
+    prepared: str = setting(
+        "", "resize and crop as the published tests of this set do", choices=("", *TEST_SIZES)
+    )
     scan: str = setting("", "virtual scan cut out of its depth: height=H[,pitch=P,beams=N,noise=S]")
 
     def __post_init__(self) -> None:
@@ -39,7 +44,9 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
         return None
     opened = []
     for held in sets:
-        data = open_dataset(os.path.expandvars(held.path))
+        data: Dataset = open_dataset(os.path.expandvars(held.path))
+        if held.prepared:
+            data = Prepared(data, held.prepared)
         if held.scan:
             data = WithScan(data, VirtualScan.parse(held.scan))
         first = max(0, len(data) - held.last) if held.last else 0
@@ -59,9 +66,11 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
             for i in chosen:
                 sample = data[i]
                 if sample.truth_m is not None and sample.has_truth():
-                    total.add(depth_metrics(pipeline(sample.frame).depth, sample.truth_m))
+                    prediction = pipeline(sample.frame)
+                    total.add(measure(prediction, sample.truth_m, ScoreSettings()).metric)
             result = total.result()
-            # A network that sees no depth anywhere has no error, only coverage 0.
+            # A network that sees no depth anywhere has no error, only coverage 0; sparse truth has
+            # no edges.
             figures |= {f"{data.name}/{k}": result[k] for k in SHOWN if k in result}
         return figures
 

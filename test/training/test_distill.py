@@ -11,7 +11,8 @@ from mde_ros.checkpoint import load
 from mde_ros.config import ConfigError, PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import View
-from mde_ros.frame import Camera, Frame
+from mde_ros.frame import Camera, Frame, Prediction
+from mde_ros.metrics import edge_metrics
 from mde_ros.model import DepthModel
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training import distill
@@ -22,6 +23,7 @@ from mde_ros.training.teacher import make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
 SOMETHING = (Source("anywhere"),)
+ONES = np.ones((228, 304), np.float32)
 TWO_METRES = [("Slice", ["x", [0], [1], [1]], ["c"]), ("Mul", ["c", 0.0], ["z"])]
 
 
@@ -151,8 +153,23 @@ def test_figures_of_held_out_sets_are_those_of_the_pipeline(plane_folder, studen
     depths = [pipeline(s.frame).depth for s in samples]
     relative = [(abs(d - s.truth_m) / s.truth_m).mean() for d, s in zip(depths, samples)]
     assert figures["kept/abs_rel"] == pytest.approx(np.mean(relative), rel=1e-4)
-    assert set(figures) == {"kept/abs_rel", "kept/rmse_m", "kept/delta1"}
+    edges = [edge_metrics(d, s.truth_m)["edge_f1"] for d, s in zip(depths, samples)]
+    assert figures["kept/edge_f1"] == pytest.approx(np.mean(edges), rel=1e-4)
+    assert set(figures) == {f"kept/{k}" for k in ("abs_rel", "rmse_m", "delta1", "edge_f1")}
     assert validation(()) is None
+
+
+def test_held_out_set_is_cropped_as_published_where_asked(plane_folder, students, monkeypatch):
+    folder, model = str(plane_folder("kept", 2)), students["fast_mobilenet_v2"][0]
+    seen = []
+    monkeypatch.setattr(
+        DepthPipeline, "__call__", lambda self, frame: seen.append(frame) or Prediction(ONES)
+    )
+    figures = validation((HeldOut(folder, every=1, prepared="nyu"),))(model)
+    assert [(f.camera.width, f.camera.height) for f in seen] == [(304, 228)] * 2
+    assert figures["kept/rmse_m"] > 0
+    with pytest.raises(ConfigError, match="prepared: expected one of , nyu, scannet, kitti"):
+        HeldOut(folder, prepared="sun")
 
 
 def test_held_out_set_without_depth_is_refused_when_it_is_opened(plane_folder):
