@@ -156,7 +156,9 @@ def test_depth_picture_is_red_near_blue_far_and_grey_without_depth():
 
 def test_scan_picture_has_a_dot_in_the_colour_of_its_depth_where_the_point_projects():
     image = np.full((H, W, 3), MAGENTA, np.uint8)
-    points = np.float32([[0.51, 0.02, 3], [-0.26, 0.11, 1.5], [0, 0, -1], [9, 0, 1]])  # two are unseen
+    points = np.float32(
+        [[0.51, 0.02, 3], [-0.26, 0.11, 1.5], [0, 0, -1], [9, 0, 1]]
+    )  # two are unseen
     picture = render.scan_picture(image, points, CAMERA, 1.0, 4.0)
     for point in points[:2]:
         u, v = np.rint(90 * point[:2] / point[2] + (47.5, 31.5)).astype(int)
