@@ -11,7 +11,8 @@ from typing import Any
 
 from mde_ros.config import ConfigError, PipelineSettings, as_dict, build
 from mde_ros.datasets.virtual_scan import VirtualScan
-from mde_ros.evaluation.parts import Job, Partial, Parts, find_parts, identity, on_ray, one_by_one
+from mde_ros.evaluation.partial import Partial
+from mde_ros.evaluation.parts import Job, Parts, find_parts, identity, on_ray, one_by_one
 from mde_ros.evaluation.pictures import Model, Picture, pictures_path, save_pictures, take_pictures
 from mde_ros.evaluation.results import (
     VERSION,
@@ -157,7 +158,7 @@ def run_evaluate(
         else:
             one_by_one(job, loaded, kept, show, stop)
     try:
-        total, parts = kept.total(job, loaded)
+        total, parts = kept.total(loaded, settings.score)
         results = results_of(total, loaded, settings, name)
     except EvaluationError:
         kept.remove()

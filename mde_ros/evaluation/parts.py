@@ -1,16 +1,12 @@
-"""Several data sets, such as a folder of bags: each by itself, here or on a Ray cluster, and kept.
-
-What is done lies beside results.json until all of it is, so that --resume goes on from there.
-"""
+"""Several data sets, such as a folder of bags: each by itself, here or on a Ray cluster."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
+import socket
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,18 +16,11 @@ from mde_ros.config import PipelineSettings, as_dict
 from mde_ros.datasets import DatasetError, is_bag, is_rgbd, open_dataset
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
 from mde_ros.evaluation.baseline import ScanScaled
+from mde_ros.evaluation.partial import Partial, State, stamp
 from mde_ros.evaluation.pictures import Model
-from mde_ros.evaluation.results import (
-    VERSION,
-    EvaluationError,
-    ResultsError,
-    versions,
-    write_atomically,
-)
+from mde_ros.evaluation.results import EvaluationError, versions
 from mde_ros.evaluation.run import EvaluateSettings, Tally, run
 from mde_ros.pipeline import DepthPipeline
-
-State = dict[str, Any]  # of a Tally, and `problem` in words where its data set failed
 
 
 def find_parts(data: Iterable[str | Path]) -> list[Path]:
@@ -88,6 +77,18 @@ class Job:
             if self.settings.scan_scaled and not pipeline.runtime.spec.takes_points:
                 out[f"{name} x median(scan / {name})"] = ScanScaled(pipeline)
         return out
+
+
+def identity(job: Job, models: Mapping[str, Model], paths: Iterable[Path]) -> dict[str, Any]:
+    """All that must be the same for a run to go on where another one ended."""
+    return {
+        "settings": as_dict(job.settings),
+        "pipeline": as_dict(job.pipeline),
+        "options": dict(job.options),
+        "models": {name: model.runtime.sha256 for name, model in models.items()},  # type: ignore[attr-defined]
+        "data": {str(path): stamp(path) for path in paths},
+        "versions": versions(),
+    }
 
 
 def evaluate_part(
@@ -172,9 +173,15 @@ def on_ray(
     import ray
 
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EvaluationError(f"--ray: no cluster at {address} ({error})") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EvaluationError(
+            f"--ray: expected a cluster at {address}, found none ({error}); start one with `ray"
+            " start --head`, or give local"
+        ) from None
     try:
         gpus = float(job.pipeline.device.startswith("cuda"))  # Ray hides them from other tasks
         task = ray.remote(num_cpus=max(1, job.pipeline.threads), num_gpus=gpus)(evaluate_part)
@@ -191,136 +198,6 @@ def on_ray(
                     kept.put(path, {"problem": f"{path}: its task failed ({words})"})
     finally:
         ray.shutdown()
-
-
-class Partial:
-    """What came of each data set so far; in a folder, one file for each, where one is wanted.
-
-    Args:
-        paths: the data sets.
-        folder: to be written, and with `resume` read first; None to keep nothing on disk.
-        identity: plain values that must be the same for a run to go on.
-
-    Raises:
-        ResultsError: when the folder is damaged or that of another run, saying in what.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        folder: Path | None,
-        identity: Mapping[str, Any],
-        resume: bool,
-    ) -> None:
-        self.paths, self.folder = paths, folder
-        self.states: dict[str, State] = {}
-        now = json.loads(json.dumps({"version": VERSION, **identity}))
-        if resume and folder and folder.exists():
-            self._read(folder, now)
-        else:
-            self.remove()
-        self._write("identity", now)
-
-    def get(self, path: Path) -> State | None:
-        """What came of a data set before; a failed one begins anew."""
-        state = self.states.get(str(path))
-        return None if state is None or "problem" in state else state
-
-    def is_done(self, path: Path) -> bool:
-        """Whether all frames of a data set were begun."""
-        state = self.get(path)
-        return state is not None and state["begun"] == state["frames"]
-
-    @property
-    def todo(self) -> list[Path]:
-        """The data sets that are not done and have not failed."""
-        failed = {path for path, state in self.states.items() if "problem" in state}
-        return [p for p in self.paths if str(p) not in failed and not self.is_done(p)]
-
-    @property
-    def failed(self) -> list[str]:
-        """What went wrong, of every data set that failed."""
-        return [s["problem"] for s in self.states.values() if "problem" in s]
-
-    def total(self, job: Job, models: Mapping[str, Model]) -> tuple[Tally, list[dict[str, Any]]]:
-        """Everything that was scored as if it were one data set, and a summary of each.
-
-        Raises:
-            EvaluationError: with the problem of an only data set that failed.
-        """
-        total, parts = Tally(models, job.settings.score), []
-        for path in self.paths:
-            state = self.states.get(str(path), {})
-            part: dict[str, Any] = {"name": path.name}
-            if "scorers" in state:
-                tally = Tally(models, job.settings.score)
-                for each in (tally, total):
-                    each.merge(state)
-                part.update(tally.summary())
-            if "problem" in state:
-                part["problem"] = state["problem"]
-                total.problems.insert(0, state["problem"])
-            parts.append(part)
-        if len(self.paths) == 1 and self.failed and not total.images:
-            raise EvaluationError(self.failed[0])
-        return total, parts
-
-    def put(self, path: Path, state: State) -> None:
-        """Keep what came of a data set."""
-        self.states[str(path)] = state
-        name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        self._write(name, {"path": str(path), "state": state})
-
-    def remove(self) -> None:
-        """Everything is done; nothing is left to go on from."""
-        if self.folder and self.folder.is_dir():
-            for file in self.folder.glob("*.json"):
-                file.unlink()
-            self.folder.rmdir()
-
-    def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        if self.folder:
-            text = json.dumps(values, allow_nan=False)
-            write_atomically(self.folder / f"{name}.json", text.encode())
-
-    def _read(self, folder: Path, now: Mapping[str, Any]) -> None:
-        try:
-            files = [json.loads(f.read_text(encoding="utf-8")) for f in folder.glob("*.json")]
-            self.states = {f["path"]: f["state"] for f in files if "path" in f}
-            (before,) = [f for f in files if "path" not in f]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ResultsError(
-                f"{folder}: cannot be gone on from ({error}); leave out --resume to begin anew"
-            ) from None
-        for key, value in now.items():
-            if before.get(key) != value:
-                raise ResultsError(
-                    f"{folder}: it was begun with other {key} ({before.get(key)}, now {value});"
-                    " give the same, or leave out --resume to begin anew"
-                )
-
-
-def identity(job: Job, models: Mapping[str, Model], paths: Iterable[Path]) -> dict[str, Any]:
-    """All that must be the same for a run to go on where another one ended."""
-    return {
-        "settings": as_dict(job.settings),
-        "pipeline": as_dict(job.pipeline),
-        "options": dict(job.options),
-        "models": {name: model.runtime.sha256 for name, model in models.items()},  # type: ignore[attr-defined]
-        "data": {str(path): _stamp(path) for path in paths},
-        "versions": versions(),
-    }
-
-
-def _stamp(path: Path) -> list[int]:
-    """Number of files, bytes and the time of the last change: of data that have not changed."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    known = [p.stat() for p in files if p.exists()]
-    return [
-        len(known),
-        sum(s.st_size for s in known),
-        max((s.st_mtime_ns for s in known), default=0),
-    ]
 
 
 class Parts:

@@ -231,14 +231,18 @@ def test_resuming_with_other_settings_models_or_data_is_refused(
     bags, bright_model, wall_model, tmp_path, monkeypatch
 ):
     out = tmp_path / "r.json"
+    same = (bags, bright_model, out)
     with ended_after(monkeypatch, 3):
-        run(bags, bright_model, out)
-    for other in (
-        lambda: run(bags, bright_model, out, resume=True, settings={"last": 2}),
-        lambda: run(bags, wall_model, out, resume=True),
-        lambda: run(bags / "a.mcap", bright_model, out, resume=True),
+        run(*same)
+    for told, other in (
+        (r"settings \(last 0, now 2\)", lambda: run(*same, settings={"last": 2}, resume=True)),
+        (
+            r"models \(bright [0-9a-f]+, now nothing\)",
+            lambda: run(bags, wall_model, out, resume=True),
+        ),
+        ("data .*mcap", lambda: run(bags / "a.mcap", bright_model, out, resume=True)),
     ):
-        with pytest.raises(ResultsError, match=r"begun with other .* leave out --resume"):
+        with pytest.raises(ResultsError, match=f"begun with other {told}.* leave out --resume"):
             other()
     identity = tmp_path / "r.json.partial" / "identity.json"
     identity.write_text(json.dumps({**json.loads(identity.read_text()), "version": 0}))
@@ -274,3 +278,9 @@ def test_ray_gives_the_numbers_of_one_machine_and_tells_the_failed_bag(
     two, there = run(bags, bright_model, tmp_path / "there.json", ray="local")
     assert one == two == 1
     assert timeless(here) == timeless(there)
+
+
+def test_an_address_without_a_cluster_is_one_sentence(bags, bright_model, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed (mde_ros[ray])")
+    with pytest.raises(EvaluationError, match=r"expected a cluster at .*, found none"):
+        run(bags, bright_model, tmp_path / "r.json", ray="127.0.0.1:1")
