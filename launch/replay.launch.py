@@ -7,13 +7,13 @@ one of several cameras of the bag.
 """
 
 import yaml
-from launch.actions import OpaqueFunction, SetLaunchConfiguration, Shutdown, TimerAction
+from launch.actions import OpaqueFunction, SetLaunchConfiguration
 from launch.launch_context import LaunchContext
 
 from launch import LaunchDescription
 from mde_ros.datasets import open_dataset
 from mde_ros.live.played import topics_of
-from mde_ros.nodes.launching import declare, include, large_messages, python, values
+from mde_ros.nodes.launching import declare, end_all, include, large_messages, python, values
 from mde_ros.nodes.player import open_source
 
 ARGUMENTS = {
@@ -40,20 +40,15 @@ def start(context: LaunchContext) -> list:
     watch += ["--image-topic", topics.image] if choice else []
     watch += ["--json", value["json"]] if value["json"] else []
 
+    player = topics.player(value["bag"], float(value["rate"]))
     return [
         *(SetLaunchConfiguration(*item) for item in told.items()),
         *large_messages(),
         include(f"{value['node']}.launch.py"),
         *([include("view.launch.py")] if yaml.safe_load(value["rviz"]) else []),
         python("watch", watch),
-        python("player", topics.player(value["bag"], float(value["rate"])), on_exit=end),
+        python("player", player, on_exit=end_all("the bag has ended")),
     ]
-
-
-def end(event: object, context: LaunchContext) -> list:
-    """Shut down when what is on its way has arrived, unless that has begun: twice is an error."""
-    last = TimerAction(period=2.0, actions=[Shutdown(reason="the bag has ended")])
-    return [] if context.is_shutdown else [last]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,12 +2,12 @@
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from launch.actions import OpaqueFunction, Shutdown
+from launch.actions import OpaqueFunction
 from launch.launch_context import LaunchContext
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
-from mde_ros.nodes.launching import SHARE, declare, large_messages, values
+from mde_ros.nodes.launching import SHARE, declare, end_all, large_messages, values
 from mde_ros.nodes.outputs import OUTPUTS
 
 ARGUMENTS = {
@@ -40,7 +40,7 @@ def start(context: LaunchContext) -> list:
             *((f"/{topic}", value[topic]) for topic in ("image", "scan")),
             *((f"/{topic}", topic) for topic in (*OUTPUTS, "status_text")),
         ],
-        on_exit=[Shutdown(reason="RViz was closed")],
+        on_exit=end_all("RViz was closed"),
         **common,
     )
     status = Node(

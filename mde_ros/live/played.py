@@ -93,7 +93,7 @@ class PlayedTopics:
         """
         out = ["mde_ros.nodes.player", str(source), "--no-progress"]
         out += ["--rate", str(rate), "--folder-rate", str(folder_rate)]
-        out += ["--wait-for", self.camera_info, "--wait-count", "2"]
+        out += ["--wait-for", self.image, self.camera_info, "--wait-count", "2"]
         out += ["--remap", f"{self.image}:={self.heard}"] if self.heard != self.image else []
         return out
 

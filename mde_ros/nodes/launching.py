@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
 )
 from launch.launch_context import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -26,6 +28,7 @@ from mde_ros.nodes.process import dds_environment
 
 SHARE = Path(get_package_share_directory("mde_ros"))
 RESPAWN_DELAY_S = 2.0
+LAST_ONES_S = 2.0
 Arguments = Mapping[str, tuple[str | None, str]]  # name → default (None: required), description
 
 
@@ -56,6 +59,18 @@ def python(name: str, command: Sequence[str], **options: Any) -> ExecuteProcess:
     """A module of this package as a process: `python -m COMMAND`."""
     command = [sys.executable, "-m", *command]
     return ExecuteProcess(cmd=command, name=name, output="screen", **options)
+
+
+def end_all(reason: str) -> Callable[[Any, LaunchContext], list[Any]]:
+    """For `on_exit` of a process that the others are there for: they end too, when what is on its
+    way has arrived. Not if the end has begun: a second shutdown is an error to launch.
+    """
+
+    def on_exit(event: Any, context: LaunchContext) -> list[Any]:
+        end = TimerAction(period=LAST_ONES_S, actions=[Shutdown(reason=reason)])
+        return [] if context.is_shutdown else [end]
+
+    return on_exit
 
 
 def lifecycle_node(

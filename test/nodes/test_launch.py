@@ -21,6 +21,7 @@ from domain_coordinator import domain_id
 from mde_ros.config import CompletionSettings, NodeSettings
 from mde_ros.datasets.bag_file import Bag, BagWriter
 from mde_ros.datasets.bag_messages import COMPRESSED, JAZZY, SAMPLE_TOPICS, SCAN, sample_messages
+from mde_ros.evaluation.results import load_results
 from mde_ros.frame import Frame
 from mde_ros.nodes.process import PROFILE_VARIABLES
 
@@ -124,8 +125,9 @@ def launch(monkeypatch):
 def bag(tmp_path, camera):
     with BagWriter(tmp_path / "a.mcap") as writer:
         frame = Frame(np.zeros((48, 64, 3), np.uint8), camera)
-        for topic, t, cdr in sample_messages(frame, np.ones((48, 64), np.float32), 10**9):
-            writer.write(topic, SAMPLE_TOPICS[topic], t, cdr)
+        for stamp in range(10**9, 2 * 10**9, 10**8):
+            for topic, t, cdr in sample_messages(frame, np.ones((48, 64), np.float32), stamp):
+                writer.write(topic, SAMPLE_TOPICS[topic], t, cdr)
     return str(tmp_path / "a.mcap")
 
 
@@ -231,6 +233,13 @@ def test_large_messages_get_our_profile_unless_the_user_has_one(
     assert launch(file, **given).environment == {}
 
 
+def ends_all(process: dict) -> bool:
+    """Whether all ends with a process, but for when the end has begun: twice is an error."""
+    (timer,) = process["on_exit"](None, SimpleNamespace(is_shutdown=False))
+    kinds = [type(action).__name__ for action in timer.kwargs["actions"]]
+    return kinds == ["Shutdown"] and not process["on_exit"](None, SimpleNamespace(is_shutdown=True))
+
+
 def test_a_replay_finds_the_topics_of_the_bag_and_ends_with_it(launch, bag):
     made = launch("replay.launch.py", bag=bag, json="/tmp/results.json", namespace="front")
     assert made.configurations == {
@@ -245,10 +254,9 @@ def test_a_replay_finds_the_topics_of_the_bag_and_ends_with_it(launch, bag):
     assert watch[:4] == ["watch", bag, "--listen", "/front/depth/image_rect"]
     assert watch[4:] == ["--json", "/tmp/results.json"]
     assert player["cmd"][3] == bag
-    assert player["cmd"][player["cmd"].index("--wait-for") + 1] == "/camera/camera_info"
-    (timer,) = player["on_exit"](None, SimpleNamespace(is_shutdown=False))
-    assert [type(action).__name__ for action in timer.kwargs["actions"]] == ["Shutdown"]
-    assert player["on_exit"](None, SimpleNamespace(is_shutdown=True)) == []
+    waits = player["cmd"].index("--wait-for") + 1
+    assert player["cmd"][waits : waits + 2] == ["/camera/image_raw", "/camera/camera_info"]
+    assert ends_all(player)
 
 
 def test_a_replay_gives_the_completion_node_the_scans_of_the_bag(launch, bag, tmp_path):
@@ -290,6 +298,7 @@ def test_a_replay_takes_the_camera_the_node_and_rviz_that_were_asked_for(launch,
 def test_rviz_and_the_diagnostics_follow_the_namespace_and_the_frame(launch):
     made = launch("view.launch.py", namespace="front", image="/front/image_raw", frame="base_link")
     rviz, status = made.nodes["rviz2"], made.nodes["status_text"]
+    assert ends_all(rviz)
     assert rviz["arguments"] == ["-d", str(ROOT / "config" / "mde.rviz"), "-f", "base_link"]
     assert rviz["namespace"] == status["namespace"] == "front"
     remapped = dict(rviz["remappings"])
@@ -345,13 +354,16 @@ def installed(package: str) -> bool:
         ("depth.launch.py", ["autostart:=false"], "unconfigured; start me"),
         ("completion.launch.py", ["autostart:=false"], "unconfigured; start me"),
         ("view.launch.py", [], "status_text-2]: process started"),
-        ("replay.launch.py", ["rate:=0.1"], "on cpu"),
+        ("replay.launch.py", ["rviz:=true"], "on cpu"),
+        ("replay.launch.py", [], "the bag has ended"),
     ],
 )
-def test_real_launch_runs_every_file_and_ends_with_code_0_at_ctrl_c(
+def test_real_launch_runs_every_file_and_ends_with_code_0(
     monkeypatch, tmp_path, wall, bag, file, given, up
 ):
-    for package in ("mde_ros", *(["rviz2"] if file == "view.launch.py" else [])):
+    """At Ctrl-C, or the replay by itself."""
+    rviz = file == "view.launch.py" or "rviz:=true" in given
+    for package in ("mde_ros", "rviz2") if rviz else ("mde_ros",):
         if not installed(package):
             pytest.skip(f"launch_ros or {package} is not installed")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -363,16 +375,22 @@ def test_real_launch_runs_every_file_and_ends_with_code_0_at_ctrl_c(
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         try:
+            if up == "the bag has ended":
+                assert process.wait(60) == 0, log.read_text()
             deadline = time.monotonic() + 60
-            while up not in log.read_text():
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            while up not in log.read_text() and process.poll() is None:
+                assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
             assert process.wait(20) == 0, log.read_text()
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     said = log.read_text()
-    assert "Traceback" not in said or file == "view.launch.py"  # which says nothing when it is up
-    if file in ("depth.launch.py", "completion.launch.py"):
+    if up == "unconfigured; start me":
         assert "process has finished cleanly" in said and "process has died" not in said
+    if up == "the bag has ended":
+        results = load_results(tmp_path / "results.json")
+        assert 1 <= results["frames_out"] <= results["frames_in"] <= 10
+        assert results["models"][0]["metrics"]["mae_m"] == pytest.approx(1)  # 2 m against 1 m
