@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -185,6 +187,13 @@ class WithScan:
 
     def __getitem__(self, index: int) -> Sample:
         return self._cut(index, self.dataset[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "dataset": copy.copy(self.dataset)}  # what it has open stays
+
+    def notes(self) -> list[str]:
+        """What the data set has to say, if anything."""
+        return getattr(self.dataset, "notes", list)()
 
     def _cut(self, index: int, sample: Sample) -> Sample:
         frame, camera = sample.frame, sample.frame.camera

@@ -22,6 +22,7 @@ from mde_ros.evaluation.measure import Measured, ScoreSettings, counted, measure
 from mde_ros.evaluation.pictures import Model, rectified, rectified_truth
 from mde_ros.evaluation.results import EvaluationError, ResultsError
 from mde_ros.evaluation.score import Scorer
+from mde_ros.frame import Prediction
 
 AHEAD = 4  # frames that are read before they are needed
 BEHIND = 4  # frames whose predictions are still being measured
@@ -138,7 +139,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
+class _Item:
     """A sample as the models and the scorers want it; the truth is None where none counts."""
 
     index: int
@@ -173,122 +174,155 @@ def run(
         EvaluationError: when a truth is of another size than its image.
         ResultsError: when the frames that `tally` has are not those of the data set.
     """
-    indices = settings.indices(len(dataset))
+    indices, names = settings.indices(len(dataset)), list(models)
     tally.length, tally.frames = len(dataset), len(indices)
-    names = list(models)
-    behind: deque[tuple[_Read, dict[str, tuple[Future[Measured], float]]]] = deque()
-
-    def settle(count: int) -> None:
-        """Take in what was measured, but for the last `count` frames."""
-        while len(behind) > count:
-            read, results = behind.popleft()
-            for name, (measured, latency_ms) in results.items():
-                scorer, sample = tally.scorers[name], read.sample
-                image = scorer.take(sample.name, measured.result(), sample.frame.stamp_ns)
-                image.update(index=read.index, latency_ms=latency_ms)
-            tally.sha256 = hashlib.sha256((tally.sha256 + read.sha256).encode()).hexdigest()
-            tally.last = read.sha256
-
-    with (
-        ThreadPoolExecutor(1, "read") as reader,
-        ThreadPoolExecutor(MEASURERS, "measure") as measurers,
-    ):
-        source = [copy.copy(dataset)]  # a copy of a bag opens it anew, in the thread that reads
-
-        def read(index: int) -> _Read:
-            return _read(source[0], index, settings.score)
-
-        def measuring(item: _Read, name: str) -> tuple[Future[Measured], float]:
-            before = time.perf_counter()
-            prediction = models[name](item.sample.frame)
-            latency_s = time.perf_counter() - before
-            assert item.truth_m is not None
-            arguments = (prediction, item.truth_m, settings.score, item.moving, item.sample.name)
-            return measurers.submit(measure, *arguments), latency_s
-
-        waiting: deque[Future[_Read]] = deque()
-        try:
-            if tally.images:
-                again = reader.submit(read, tally.images[-1]["index"]).result()
-                if again.sha256 != tally.last:
-                    raise ResultsError(
-                        f"{tally.images[-1]['name']}: this frame has changed since the run began;"
-                        " leave out --resume to begin anew"
-                    )
-                for name in names:
-                    measured, _ = measuring(again, name)
-                    tally.scorers[name].follow(measured.result(), again.sample.frame.stamp_ns)
-            started = time.monotonic()
-            due = started + KEEP_PERIOD_S
-            for future in _ahead(reader, read, indices[tally.begun :], waiting):
-                if stop():
-                    break
-                if progress:
-                    progress(tally.begun, len(indices))
-                tally.begun += 1
-                try:
-                    item = future.result()
-                except EvaluationError:
-                    raise
-                except (ValueError, OSError) as error:
-                    tally.drop("unreadable", str(error))
-                    continue
-                if item.truth_m is None:
-                    tally.drop("no truth")
-                    continue
-                if not tally.alone_ms:
-                    tally.alone_ms = {n: _alone_ms(models[n], item.sample.frame) for n in names}
-                    started = time.monotonic()
-                turn = (len(tally.images) + len(behind)) % len(names)  # none always comes first
-                results = {name: measuring(item, name) for name in names[turn:] + names[:turn]}
-                tally.inference_s += sum(seconds for _, seconds in results.values())
-                behind.append((item, {n: (m, 1e3 * s) for n, (m, s) in results.items()}))
-                settle(BEHIND)
-                if keep and time.monotonic() > due:
-                    settle(0)
-                    before = time.monotonic()
-                    keep()
-                    now = time.monotonic()
-                    due = now + max(KEEP_PERIOD_S, (now - before) / KEEP_SHARE)
-            settle(0)
-            tally.seconds += time.monotonic() - started
-            tally.problems += getattr(dataset, "notes", list)()[: PROBLEMS - len(tally.problems)]
-            if keep:
+    with _Reader(dataset, settings.score) as reader, _Measurer(tally, settings.score) as measurer:
+        if tally.images:
+            _go_on(reader, models, tally, settings.score)
+        started = time.monotonic()
+        due = started + KEEP_PERIOD_S
+        for future in reader.ahead(indices[tally.begun :]):
+            if stop():
+                break
+            if progress:
+                progress(tally.begun, len(indices))
+            tally.begun += 1
+            try:
+                item = future.result()
+            except EvaluationError:
+                raise
+            except (ValueError, OSError) as error:
+                tally.drop("unreadable", str(error))
+                continue
+            if item.truth_m is None:
+                tally.drop("no truth")
+                continue
+            frame = item.sample.frame
+            if not tally.alone_ms:
+                tally.alone_ms = {name: _alone_ms(models[name], frame) for name in names}
+                started = time.monotonic()
+            measurer.begin(item)
+            for name in names:
+                before = time.perf_counter()
+                prediction = models[name](frame)
+                measurer.add(name, prediction, time.perf_counter() - before)
+            names = names[1:] + names[:1]  # no model always comes first
+            measurer.settle(BEHIND)
+            if keep and time.monotonic() > due:
+                measurer.settle(0)
+                before = time.monotonic()
                 keep()
-        finally:
-            for future in waiting:
-                future.cancel()
-            reader.submit(source.clear)  # what it has open is closed where it was opened
+                now = time.monotonic()
+                due = now + max(KEEP_PERIOD_S, (now - before) / KEEP_SHARE)
+        measurer.settle(0)
+        tally.seconds += time.monotonic() - started
+        tally.problems += getattr(dataset, "notes", list)()[: PROBLEMS - len(tally.problems)]
+        if keep:
+            keep()
 
 
-def _ahead(
-    reader: ThreadPoolExecutor,
-    read: Callable[[int], _Read],
-    indices: Iterable[int],
-    waiting: deque[Future[_Read]],
-) -> Iterator[Future[_Read]]:
-    """Samples in order, AHEAD of them `waiting` before they are asked for."""
-    for index in indices:
-        waiting.append(reader.submit(read, index))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft()
-    while waiting:
-        yield waiting.popleft()
+class _Reader:
+    """Reads samples in a thread of its own, in which whatever they need is opened and closed."""
+
+    def __init__(self, dataset: Any, settings: ScoreSettings) -> None:
+        self._settings = settings
+        self._source = [copy.copy(dataset)]  # a copy of a bag opens it anew
+        self._pool = ThreadPoolExecutor(1, "read")
+        self._waiting: deque[Future[_Item]] = deque()
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for future in self._waiting:
+            future.cancel()
+        self._pool.submit(self._source.clear)
+        self._pool.shutdown()
+
+    def begin(self, index: int) -> Future[_Item]:
+        """Have a sample read when those before it are."""
+        return self._pool.submit(self._read, index)
+
+    def ahead(self, indices: Iterable[int]) -> Iterator[Future[_Item]]:
+        """Samples in order; AHEAD of them are begun before they are asked for."""
+        for index in indices:
+            self._waiting.append(self.begin(index))
+            if len(self._waiting) > AHEAD:
+                yield self._waiting.popleft()
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def _read(self, index: int) -> _Item:
+        sample = self._source[0][index]
+        frame, camera = sample.frame, sample.frame.camera
+        truth_m, moving = rectified_truth(sample), getattr(sample, "moving", None)
+        if truth_m is not None and not counted(truth_m, self._settings).any():
+            truth_m = None
+        if moving is not None:
+            moving = rectified(moving.astype(np.uint8), sample, "mask of what moves") > 0
+        digest = hashlib.sha256()
+        for array in (frame.image, camera.K, camera.D, frame.points, sample.truth_m, moving):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return _Item(index, sample, truth_m, moving, digest.hexdigest())
 
 
-def _read(dataset: Any, index: int, settings: ScoreSettings) -> _Read:
-    sample = dataset[index]
-    frame, camera = sample.frame, sample.frame.camera
-    truth_m, moving = rectified_truth(sample), getattr(sample, "moving", None)
-    if truth_m is not None and not counted(truth_m, settings).any():
-        truth_m = None
-    if moving is not None:
-        moving = rectified(moving.astype(np.uint8), sample, "mask of what moves") > 0
-    digest = hashlib.sha256()
-    for array in (frame.image, camera.K, camera.D, frame.points, sample.truth_m, moving):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).data)
-    return _Read(index, sample, truth_m, moving, digest.hexdigest())
+class _Measurer:
+    """Measures predictions in threads, and takes them into a tally in the order they came."""
+
+    def __init__(self, tally: Tally, settings: ScoreSettings) -> None:
+        self._tally, self._settings = tally, settings
+        self._pool = ThreadPoolExecutor(MEASURERS, "measure")
+        self._behind: deque[tuple[_Item, dict[str, tuple[Future[Measured], float]]]] = deque()
+
+    def __enter__(self) -> _Measurer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, item: _Item) -> None:
+        """The next frame, whose predictions are added one after the other."""
+        self._behind.append((item, {}))
+
+    def add(self, name: str, prediction: Prediction, latency_s: float) -> None:
+        """Have a model's prediction of the frame measured."""
+        item, measured = self._behind[-1]
+        measured[name] = self._pool.submit(_measured, item, prediction, self._settings), latency_s
+        self._tally.inference_s += latency_s
+
+    def settle(self, behind: int) -> None:
+        """Take in all frames but the last `behind`, waiting for what is being measured."""
+        tally = self._tally
+        while len(self._behind) > behind:
+            item, results = self._behind.popleft()
+            for name, (measured, latency_s) in results.items():
+                frame, scorer = item.sample.frame, tally.scorers[name]
+                image = scorer.take(item.sample.name, measured.result(), frame.stamp_ns)
+                image.update(index=item.index, latency_ms=1e3 * latency_s)
+            tally.sha256 = hashlib.sha256((tally.sha256 + item.sha256).encode()).hexdigest()
+            tally.last = item.sha256
+
+
+def _measured(item: _Item, prediction: Prediction, settings: ScoreSettings) -> Measured:
+    assert item.truth_m is not None
+    return measure(prediction, item.truth_m, settings, item.moving, item.sample.name)
+
+
+def _go_on(
+    reader: _Reader, models: Mapping[str, Model], tally: Tally, settings: ScoreSettings
+) -> None:
+    """Predict the last frame of a tally once more, for the next one to be compared with."""
+    last = tally.images[-1]
+    item = reader.begin(last["index"]).result()
+    if item.sha256 != tally.last:
+        raise ResultsError(
+            f"{last['name']}: this frame has changed since the run began; leave out --resume to"
+            " begin anew"
+        )
+    frame = item.sample.frame
+    for name, model in models.items():
+        tally.scorers[name].follow(_measured(item, model(frame), settings), frame.stamp_ns)
 
 
 def _alone_ms(model: Model, frame: Any) -> float:

@@ -1,11 +1,14 @@
 """Reading and measuring lie in the shadow of the models, in constant memory, in order."""
 
+import threading
 import time
 import weakref
 
 import numpy as np
+import pytest
 
 from mde_ros.datasets import Sample
+from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
 from mde_ros.evaluation import run as running
 from mde_ros.evaluation.evaluate import evaluate
 from mde_ros.evaluation.run import AHEAD, BEHIND
@@ -19,7 +22,7 @@ class Watched:
     """Frames that are made when they are asked for; it knows which of them are still held."""
 
     def __init__(self, n, pause_s=0.0):
-        self.n, self.pause_s, self.made = n, pause_s, []
+        self.n, self.pause_s, self.made = n, pause_s, []  # which a copy shares
 
     def __len__(self):
         return self.n
@@ -31,11 +34,39 @@ class Watched:
         self.made.append(weakref.ref(sample))
         return sample
 
-    def __copy__(self):
-        return self
-
     def held(self):
         return sum(sample() is not None for sample in self.made)
+
+
+class Opened:
+    """What only the thread may use and close that has opened it, as a database."""
+
+    def __init__(self, closed):
+        self.thread, self.closed = threading.get_ident(), closed
+
+    def use(self):
+        assert threading.get_ident() == self.thread
+
+    def __del__(self):
+        self.closed.append(threading.get_ident() == self.thread)
+
+
+class Bound(Watched):
+    """Frames out of something that is opened when the first of them is asked for."""
+
+    name = "bound"
+
+    def __init__(self, n, closed):
+        super().__init__(n)
+        self.closed, self.opened = closed, None
+
+    def __getstate__(self):
+        return {**self.__dict__, "opened": None}
+
+    def __getitem__(self, index):
+        self.opened = self.opened or Opened(self.closed)
+        self.opened.use()
+        return super().__getitem__(index)
 
 
 def wall(frame):
@@ -72,6 +103,15 @@ def test_only_a_few_frames_are_held_however_many_there_are():
 
     evaluate(data, {"m": model})
     assert max(most) <= AHEAD + BEHIND + 4  # and those that threads have in hand
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: WithScan(d, VirtualScan(0.2))])
+def test_what_a_data_set_opens_is_used_and_closed_by_the_thread_that_reads(wrap):
+    closed = []
+    data = wrap(Bound(3, closed))
+    results = evaluate(data, {"m": wall})
+    assert results["frames_out"] == 3 and closed == [True]
+    assert data[0].name == "f0"  # and another thread opens it for itself
 
 
 def test_frames_are_scored_in_their_order_whichever_is_measured_first(monkeypatch):
