@@ -79,16 +79,16 @@ def pixel_metrics(
         t = truth_m[start : start + BLOCK].astype(np.float64)
         if depth_range is not None:
             p = p.clip(*depth_range)
-        error, ratio, inverse = p - t, p / t, 1 / t
-        size, square, log_ratio = np.abs(error), error * error, np.log(ratio)
-        worst = np.maximum(ratio, t / p)
+        ratio = p / t
+        relative, log_ratio = np.abs(ratio - 1), np.log(ratio)
+        size, worst = relative * t, np.maximum(ratio, 1 / ratio)
         sums += (
-            square.sum(),
+            size @ size,
             size.sum(),
-            size @ inverse,
+            relative.sum(),
             np.abs(log_ratio).sum(),
             *(np.count_nonzero(worst < d if strict else worst <= d) for d in DELTAS),
-            square @ inverse,
+            relative @ size,
             log_ratio @ log_ratio,
         )
     out = dict(zip(NAMES, (sums / truth_m.size).tolist()))
