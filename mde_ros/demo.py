@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mde_ros.datasets import open_dataset
 from mde_ros.live.replay import (
     NAMESPACE,
-    PARAMETERS,
     RECORDED,
     TRANSPORT,
     UNCERTAINTY,
@@ -95,8 +94,8 @@ def run_demo(
             model,
             rate,
             folder_rate,
-            {**SETTINGS, **node_settings(topics or {}, completion)},
-            OUTPUT,
+            parameters={**SETTINGS, **node_settings(topics or {}, completion)},
+            recorded=OUTPUT,
             progress=progress,
             completion=completion,
         )
@@ -115,9 +114,9 @@ def run_demo(
     title = f"{next(iter(models))} on {results['data']['name']}, through the ROS node"
     write_report([results], pictures, out / "report.html", title)
     print_table(results)
-    print(*results["verdict"], sep="\n")
-    for name in ("report.html", "results.json", "output.mcap"):
-        print(out / name)
+    written = [out / name for name in ("report.html", "results.json", "output.mcap")]
+    for line in (*results["verdict"], *written):
+        print(line)
     return 0
 
 
@@ -187,7 +186,7 @@ def judge(
             del image["latency_ms"]
     results.pop("speed", None)  # that of reading what the node said
     without_truth = results.pop("dropped", {}).get("no truth", 0)
-    results["settings"]["node"] = {**PARAMETERS, **SETTINGS, "transport": TRANSPORT}
+    results["settings"]["node"] = {**live.settings, "transport": TRANSPORT}
     results.update(
         latency_ms=latency,
         frames_in=len(live.stamps_ns),

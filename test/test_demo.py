@@ -280,6 +280,7 @@ def test_the_completion_demo_scores_a_perfect_node_as_perfect_and_the_others_as_
     assert results["frames_in"] == len(STAMPS)
     assert results["frames_out"] + sum(results["dropped"].values()) == len(STAMPS)
     assert node["metrics"]["rmse_m"] < 1e-3 and node["metrics"]["abs_rel"] < 1e-3
+    assert len(results["settings"]["node"]["laser_to_camera"].split()) == 7
     assert node["weights_sha256"] == sha256_of(model) and node["latency_ms"]["p50"] > 0
     # The stub is sure to an eighth of its depth, and off by half a millimetre at most.
     assert node["uncertainty"]["within_1_sigma"] == 1

@@ -49,6 +49,7 @@ class Replay:
         latency_ms: stamp → milliseconds from the image being sent to its depth being received.
         diagnostics: what the node said of itself last, key → value.
         uncertainty_ns: as logged_ns, of the uncertainty, where it is recorded.
+        settings: parameters that the node was given.
     """
 
     output: Path
@@ -57,6 +58,7 @@ class Replay:
     latency_ms: dict[int, float]
     diagnostics: dict[str, str]
     uncertainty_ns: dict[int, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def dropped(self) -> dict[str, int]:
         """Why images have no depth, see `dropped`."""
@@ -162,7 +164,7 @@ def replay(
     if not came.keys() & stamps:
         raise LiveError(f"{source}: no depth came back with the stamp of an image; are they zero?")
     sigma = dict(ears.received.get(UNCERTAINTY, {}))
-    return Replay(out / "output.mcap", stamps, dict(came), latency_ms, said, sigma)
+    return Replay(out / "output.mcap", stamps, dict(came), latency_ms, said, sigma, settings)
 
 
 class Arrived:
