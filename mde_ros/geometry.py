@@ -7,6 +7,7 @@ y down, z forward; pixel centres lie at integer coordinates.
 from __future__ import annotations
 
 from functools import lru_cache
+from sys import float_info
 
 import cv2
 import numpy as np
@@ -46,11 +47,13 @@ def in_view(points: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray,
 
     A pixel is that whose centre is nearest; the camera is taken as undistorted.
     """
-    points = np.asarray(points).reshape(-1, 3)
-    ahead = np.flatnonzero((points[:, 2] > 0) & (points[:, 2] < np.inf))
-    u, v = np.rint(project(points[ahead], camera)[0]).T
+    # As `project`, but by coordinates, which takes half the time: this runs twice per frame.
+    points, K = np.asarray(points).reshape(-1, 3), camera.K
+    (ahead,) = ((points[:, 2] > 0) & (points[:, 2] < np.inf)).nonzero()
+    x, y, z = points[ahead].T.astype(np.float64)
+    u, v = np.rint(x / z * K[0, 0] + K[0, 2]), np.rint(y / z * K[1, 1] + K[1, 2])
     # Compared as floats, which NaN, infinite and huge values survive; no integer would hold them.
-    inside = np.flatnonzero((u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
+    (inside,) = ((u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)).nonzero()
     return ahead[inside], v[inside].astype(np.int64), u[inside].astype(np.int64)
 
 
@@ -174,11 +177,18 @@ def scan_to_points(
     finite range_min <= r <= range_max counts (REP 117), and never 0.
     """
     ranges = np.asarray(ranges_m, np.float64)
+    low, high = max(range_min, float_info.min), min(range_max, float_info.max)
     with np.errstate(invalid="ignore"):
-        good = (ranges >= range_min) & (ranges <= range_max) & (ranges > 0) & (ranges < np.inf)
-    rays = np.flatnonzero(good)
-    r, a = ranges[rays], angle_min + angle_increment * rays
-    return np.stack([r * np.cos(a), r * np.sin(a), np.zeros_like(r)], 1).astype(np.float32), rays
+        (rays,) = ((ranges >= low) & (ranges <= high)).nonzero()
+    directions = _ray_directions(float(angle_min), float(angle_increment), ranges.size)
+    return (ranges[rays, None] * directions[rays]).astype(np.float32), rays
+
+
+@lru_cache(maxsize=8)
+def _ray_directions(angle_min: float, angle_increment: float, count: int) -> np.ndarray:
+    """Unit vectors (count, 3) of a scan's rays, the same in every message of a laser."""
+    angles = angle_min + angle_increment * np.arange(count)
+    return np.stack([np.cos(angles), np.sin(angles), np.zeros(count)], 1)
 
 
 def undistort_maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

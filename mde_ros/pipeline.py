@@ -145,14 +145,21 @@ class DepthPipeline:
             for name, value in outputs.items()
             if name not in BY_DOMAIN
         }
-        depth = full.pop("depth")
+        depth, uncertainty = full.pop("depth"), full.get("uncertainty")
+        # What is interpolated lies between its neighbours, so most frames are right as they are.
+        low, high = outputs["depth"].min(), outputs["depth"].max()  # NaN if any is
+        in_range = self.settings.min_depth <= low and high <= self.settings.max_depth
+        if not in_range or optics.seen is not None:
+            self._clear(depth, optics.seen)
+            if uncertainty is not None:  # 0 there too, copied from depth
+                cv2.copyTo(depth, cv2.compare(depth, 0, cv2.CMP_EQ), dst=uncertainty)
+        return Prediction(depth, uncertainty=uncertainty, saliency=full.get("saliency"))
+
+    def _clear(self, depth: np.ndarray, seen: np.ndarray | None) -> None:
+        """Set depth to 0 where it is not finite, out of the range or not seen, in place."""
         cv2.patchNaNs(depth, 0.0)  # the thresholds let NaN pass in some versions of OpenCV
         cv2.threshold(depth, self.settings.max_depth, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         below_min = float(np.nextafter(np.float32(self.settings.min_depth), np.float32(-1)))
         cv2.threshold(depth, below_min, 0, cv2.THRESH_TOZERO, dst=depth)  # keeps what is greater
-        if optics.seen is not None:
-            cv2.multiply(depth, optics.seen, dst=depth)
-        uncertainty = full.get("uncertainty")
-        if uncertainty is not None:
-            uncertainty[depth == 0] = 0
-        return Prediction(depth, uncertainty=uncertainty, saliency=full.get("saliency"))
+        if seen is not None:
+            cv2.multiply(depth, seen, dst=depth)

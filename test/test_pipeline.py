@@ -59,6 +59,21 @@ def test_depth_outside_the_range_or_not_a_number_becomes_none(width):
     assert np.array_equal(depth, expected)
 
 
+@pytest.mark.parametrize("value", VALUES)
+def test_one_bad_value_is_found_in_a_map_of_good_ones(value):
+    """The passes over the image are saved only where the network's map needs none of them."""
+    maps = {"depth": np.full((24, 32), 3.0), "uncertainty": np.full((24, 32), 0.5)}
+    maps["depth"][7, 11] = value
+    pipeline = DepthPipeline(
+        PipelineSettings(min_depth=0.5, max_depth=20.0), Planted(maps, size=(32, 24))
+    )
+    prediction = pipeline(frame(pinhole(32, 24, 30)))
+    expected = np.full((24, 32), 3.0, np.float32)
+    expected[7, 11] = VALUES[value]
+    assert np.array_equal(prediction.depth, expected)
+    assert np.array_equal(prediction.uncertainty, np.where(expected > 0, np.float32(0.5), 0))
+
+
 def test_bad_pixels_of_the_network_never_reach_the_image_as_numbers(camera):
     answer = np.full((24, 32), 3.0)
     answer[5, 5], answer[9, 9] = np.nan, np.inf

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mde_ros.frame import Camera
-from mde_ros.geometry import scan_to_points, transform_sweep, unproject
+from mde_ros.geometry import scan_to_points, transform, transform_sweep, unproject
 
 LONGEST_SWEEP_S = 1.0  # a message that says it took longer has its times in another unit
 FLOATS = {7: "f4", 8: "f8"}  # sensor_msgs/PointField
@@ -50,6 +50,8 @@ class Returns:
             T_first, T_last: (4, 4) the LiDAR's frame into the other one, as they were at both
                 ends of `sweep_s`.
         """
+        if T_first is T_last:  # nobody moves
+            return transform(T_first, self.points).astype(np.float32)
         first, last = self.sweep_s
         share = (self.seconds - first) / ((last - first) or 1.0)
         return transform_sweep(self.points, share, T_first, T_last).astype(np.float32)
