@@ -26,7 +26,6 @@ from mde_ros.frame import Prediction
 
 AHEAD = 4  # frames that are read before they are needed
 BEHIND = 4  # frames whose predictions are still being measured
-MEASURERS = 2  # threads; one keeps up with a model that takes 6 ms at 640x480
 KEEP_PERIOD_S = 10.0  # between two calls of `keep`, and longer where there is much to keep:
 KEEP_SHARE = 0.05  # of the time at most
 ALONE_CALLS, ALONE_S = 20, 0.5  # how long a model is timed alone, whichever comes first
@@ -268,11 +267,15 @@ class _Reader:
 
 
 class _Measurer:
-    """Measures predictions in threads, and takes them into a tally in the order they came."""
+    """Measures predictions in a thread of its own, and takes them into a tally.
+
+    A second thread would only wait for the first: a measurement is hundreds of short calls, and
+    Python passes its lock on after each.
+    """
 
     def __init__(self, tally: Tally, settings: ScoreSettings) -> None:
         self._tally, self._settings = tally, settings
-        self._pool = ThreadPoolExecutor(MEASURERS, "measure")
+        self._pool = ThreadPoolExecutor(1, "measure")
         self._behind: deque[tuple[_Item, dict[str, tuple[Future[Measured], float]]]] = deque()
 
     def __enter__(self) -> _Measurer:

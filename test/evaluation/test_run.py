@@ -114,20 +114,6 @@ def test_what_a_data_set_opens_is_used_and_closed_by_the_thread_that_reads(wrap)
     assert data[0].name == "f0"  # and another thread opens it for itself
 
 
-def test_frames_are_scored_in_their_order_whichever_is_measured_first(monkeypatch):
-    measure = running.measure
-
-    def uneven(prediction, truth_m, *more):
-        time.sleep(0.02 if round(10 * truth_m[0, 0]) % 2 else 0)
-        return measure(prediction, truth_m, *more)
-
-    monkeypatch.setattr(running, "measure", uneven)
-    (model,) = evaluate(Watched(20), {"m": wall})["models"]
-    assert [i["name"] for i in model["per_image"]] == [f"f{i}" for i in range(20)]
-    scales = [i["scale"] for i in model["per_image"]]
-    np.testing.assert_allclose(scales, 1 + 0.05 * np.arange(20), rtol=1e-5)
-
-
 def test_every_model_comes_first_as_often_as_the_others():
     called = []
 
