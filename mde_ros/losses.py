@@ -80,7 +80,12 @@ def log_depth(
     mask = valid_mask(target)
     error = extended_log(prediction) - torch.log(torch.where(mask, target, 1.0))
     error = torch.where(mask, error, 0)
-    loss = masked_mean(error.abs(), mask)
+    return masked_mean(error.abs(), mask) + weight * differences(error, mask, steps)
+
+
+def differences(error: Tensor, mask: Tensor, steps: tuple[int, ...]) -> Tensor:
+    """Mean over `steps` of how much an error changes between pixels so far apart, both axes."""
+    loss = error.new_zeros(())
     for step in steps:
         for axis in (2, 3):
             n = error.shape[axis] - step
@@ -88,8 +93,45 @@ def log_depth(
                 continue
             both = mask.narrow(axis, step, n) & mask.narrow(axis, 0, n)
             change = error.narrow(axis, step, n) - error.narrow(axis, 0, n)
-            loss = loss + weight / len(steps) * masked_mean(change.abs(), both)
+            loss = loss + masked_mean(change.abs(), both) / len(steps)
     return loss
+
+
+def scale_shift_loss(
+    prediction: Tensor,
+    target: Tensor,
+    inverse: bool,
+    steps: tuple[int, ...] = (2, 8, 32),
+    weight: float = 1.0,
+) -> Tensor:
+    """As log_depth, of maps whose scale and shift do not count (after Ranftl et al., TPAMI 2022).
+
+    Each image loses its median and is divided by its mean absolute deviation from it.
+
+    Args:
+        prediction, target: depth, (N, 1, H, W).
+        inverse: whether scale and shift are those of inverse depth.
+    """
+    mask = valid_mask(target)
+    if inverse:
+        prediction = extended_inverse(prediction)
+        target = 1 / torch.where(mask, target, 1.0)
+    error = torch.where(mask, unscaled(prediction, mask) - unscaled(target, mask), 0)
+    return masked_mean(error.abs(), mask) + weight * differences(error, mask, steps)
+
+
+def extended_inverse(x: Tensor, floor: float = 0.1) -> Tensor:
+    """1/x, continued below `floor` by its tangent; see extended_log."""
+    return torch.where(x > floor, 1 / x.clamp(min=floor), (2 - x / floor) / floor)
+
+
+def unscaled(values: Tensor, mask: Tensor) -> Tensor:
+    """Each image's values less their median, over their mean absolute deviation from it."""
+    middle = torch.where(mask, values, math.nan).flatten(1).nanmedian(1).values
+    apart = values - middle.nan_to_num().view(-1, 1, 1, 1)
+    count = mask.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    deviation = torch.where(mask, apart.abs(), 0).sum((1, 2, 3), keepdim=True) / count
+    return apart / deviation.clamp(min=1e-3)
 
 
 def median_depth(values: Tensor, per_image: bool = False) -> Tensor:

@@ -45,7 +45,9 @@ TABLE["demo"] = set(TABLE)
 TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
-TRAINING_GROUND = {"batches", "ewc", "initial", "loop", "memory", "state", "teacher", "validation"}
+TRAINING_GROUND = {
+    "batches", "ewc", "hugging_face", "initial", "loop", "memory", "state", "teacher", "validation",
+}  # fmt: skip
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}
 
 

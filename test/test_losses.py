@@ -298,3 +298,39 @@ def test_lines_that_say_nothing_do_not_count(case):
     value = losses.line_ranking_loss(prediction, teacher, lines)
     value.backward()
     assert value == 0 and not prediction.grad.any()
+
+
+def wavy(n=2, seed=0):
+    """Smooth depth of about 1 to 4 metres, another one for each image."""
+    torch.manual_seed(seed)
+    return 2.5 + 1.5 * F.interpolate(torch.rand(n, 1, 4, 5) * 2 - 1, (40, 60), mode="bicubic")
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_scale_and_shift_of_each_image_do_not_count_where_they_are_unknown(inverse):
+    depth, scale, shift = wavy(), torch.tensor([3.0, 0.2]), torch.tensor([0.5, 2.0])
+    scale, shift = (v.view(2, 1, 1, 1) for v in (scale, shift))
+    target = 1 / (scale / depth + shift) if inverse else scale * depth + shift
+    assert losses.scale_shift_loss(depth, target, inverse).item() == pytest.approx(0, abs=1e-4)
+    assert losses.scale_shift_loss(depth, target, not inverse) > 0.02
+    assert losses.scale_shift_loss(depth, wavy(seed=1), inverse) > 0.5
+
+
+def test_scale_shift_loss_of_four_pixels_is_counted_by_hand():
+    """Lower medians 2 and 1, mean deviations 1 and 2: (-1, 0, 1, 2) and (0, 0, 1.5, 2.5)."""
+    prediction = torch.tensor([1.0, 2, 3, 4]).view(1, 1, 1, 4)
+    target = torch.tensor([1.0, 1, 4, 6]).view(1, 1, 1, 4)
+    value = losses.scale_shift_loss(prediction, target, False, steps=(2,), weight=0.5)
+    error = [-1.0, 0.0, -0.5, -0.5]
+    changes = (abs(error[2] - error[0]) + abs(error[3] - error[1])) / 2
+    assert value.item() == pytest.approx(sum(map(abs, error)) / 4 + 0.5 * changes, rel=1e-6)
+
+
+def test_scale_shift_loss_has_a_gradient_from_negative_depth_and_none_from_unknown():
+    prediction = (wavy() - 2.5).requires_grad_()  # about half of it is negative
+    target = wavy(seed=1)
+    target[0], target[1, :, :20] = 0, math.nan
+    losses.scale_shift_loss(prediction, target, True).backward()
+    grad = prediction.grad
+    assert grad.isfinite().all() and not grad[0].any() and not grad[1, :, :20].any()
+    assert (grad[1, :, 20:] != 0).float().mean() > 0.9

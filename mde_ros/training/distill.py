@@ -5,6 +5,9 @@ Hu et al., "Boosting Light-Weight Depth Estimation via Knowledge Distillation", 
 
     X:  (1 - λ) ℓ(student, truth) + λ ℓ(student, teacher scaled to the truth)
     U:  ℓ(student, teacher)
+
+Of a relative teacher nobody knows scale and shift: on X they are those of the truth, on U they are
+left out of the loss.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +27,13 @@ from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.geometry import median_scale
-from mde_ros.losses import LOSSES, log_depth
+from mde_ros.losses import LOSSES, log_depth, scale_shift_loss
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.initial import load_encoder
 from mde_ros.training.loop import LoopSettings, fit, make_fabric
-from mde_ros.training.teacher import make_teacher
+from mde_ros.training.teacher import GIVES, Teacher, make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
 # About the same area each, so a step costs the same; robots' cameras come in all of these.
@@ -46,7 +50,12 @@ class DistillSettings:
         "weights to start from: a shipped model, a .safetensors checkpoint, a .pt file of ImageNet"
         " weights of the encoder, or imagenet (timm fetches them)",
     )
-    teacher: str = setting("", "teacher: a .onnx or .safetensors file, or a shipped model")
+    teacher: str = setting(
+        "", "a .onnx or .safetensors file, a shipped model, or hf:NAME for one of Hugging Face"
+    )
+    teacher_gives: str = setting(
+        "auto", "what a Hugging Face model puts out", choices=("auto", *GIVES)
+    )
     sources: tuple[Source, ...] = setting((), "labelled and unlabelled data sets")
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
@@ -62,14 +71,19 @@ class DistillSettings:
             raise ConfigError("sources: expected at least one data set to train on, got none")
 
 
-def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
+def augment(
+    settings: DistillSettings, teacher: Teacher | None = None
+) -> Callable[[View, Rng, int, int], View]:
     """Random window, mirror, small roll, then what cameras do to colours."""
+    relative = teacher is not None and bool(teacher.relative)
 
     def apply(view: View, rng: Rng, width: int, height: int) -> View:
+        if teacher:
+            view = teacher.aligned(view)
         degrees = 4.0 if rng.random() < 0.5 else 0.0
         view = crop_resize(view, rng, width, height, settings.smallest_crop, degrees)
         view = flip(view, rng)
-        if (view.truth_m > 0).any() and (view.teacher_m > 0).any():
+        if not relative and (view.truth_m > 0).any() and (view.teacher_m > 0).any():
             scale = np.float32(median_scale(view.teacher_m, view.truth_m))
             view = replace(view, teacher_m=view.teacher_m * scale)
         return replace(view, image=camera_look(view.image, rng))
@@ -77,11 +91,22 @@ def augment(settings: DistillSettings) -> Callable[[View, Rng, int, int], View]:
     return apply
 
 
-def distill_loss(settings: DistillSettings) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
-    """The two lines in the head of this file, over a batch that mixes X and U."""
+def distill_loss(
+    settings: DistillSettings, relative: str = ""
+) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+    """The two lines in the head of this file, over a batch that mixes X and U.
+
+    Args:
+        relative: as of the Teacher.
+    """
     loss, weight = LOSSES[settings.loss], settings.teacher_weight
     if settings.loss == "log_depth":
         loss = partial(log_depth, weight=settings.gradient_weight)
+    unlabelled_loss = loss
+    if relative:
+        unlabelled_loss = partial(
+            scale_shift_loss, inverse=relative == "inverse_depth", weight=settings.gradient_weight
+        )
     normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -94,13 +119,13 @@ def distill_loss(settings: DistillSettings) -> Callable[[nn.Module, dict[str, Te
         truth, teacher = batch["truth"], batch["teacher"]
         labelled = (truth > 0).flatten(1).any(1)
         total = full.new_zeros(())
-        for mask, term_truth, term_teacher in ((labelled, 1 - weight, weight), (~labelled, 0, 1)):
-            if mask.any():
-                share = mask.float().mean()
-                if term_truth:
-                    total = total + share * term_truth * loss(full[mask], truth[mask])
-                if term_teacher:
-                    total = total + share * term_teacher * loss(full[mask], teacher[mask])
+        for mask, of, target, term in (
+            (labelled, loss, truth, 1 - weight),
+            (labelled, loss, teacher, weight),
+            (~labelled, unlabelled_loss, teacher, 1.0),
+        ):
+            if term and mask.any():
+                total = total + mask.float().mean() * term * of(full[mask], target[mask])
         return total
 
     return of
@@ -115,11 +140,18 @@ def train(settings: DistillSettings, out: Path) -> Path:
     fabric = make_fabric(settings.loop)
     quiet = fabric.global_rank != 0
     sources = settings.sources
-    stored = load_sources(sources, make_teacher(settings.teacher), progress=not quiet)
+    teacher = make_teacher(settings.teacher, settings.teacher_gives, affine=True)
+    stored = load_sources(sources, teacher, progress=not quiet)
+    relative = teacher.relative if teacher else ""
+    if relative and not any(image.truth_mm.any() for image in chain(*stored)):
+        raise ConfigError(
+            f"sources: expected measured depth in one of them, for {settings.teacher} gives"
+            f" {relative} without scale and the student could not know metres; got none"
+        )
     batches = Batches(
         stored,
         [s.weight for s in sources],
-        augment(settings),
+        augment(settings, teacher),
         SIZES,
         settings.focal_px,
         settings.loop.batch,
@@ -141,7 +173,7 @@ def train(settings: DistillSettings, out: Path) -> Path:
         fabric,
         checkpoint,
         lambda first, last: loader(batches, first, last, workers),
-        distill_loss(settings),
+        distill_loss(settings, relative),
         settings.loop,
         out,
         validation(settings.held_out),
