@@ -134,15 +134,19 @@ def maps_of(settings: CompletionSettings) -> Callable[[View, Rng], dict[str, np.
 
 
 def shown(points: np.ndarray, settings: CompletionSettings, rng: Rng) -> np.ndarray:
-    """Which points (N, 3) the network gets to see: none, all, single beams, one sector, or all but
-    a few sectors. (N,) bool"""
+    """Which points (N, 3) the network sees: none, all, single beams, the near or the far ones, one
+    sector, or all but a few. (N,) bool"""
     kind, n = rng.random(), len(points)
     if kind < settings.monocular:
         return np.zeros(n, bool)
     if kind > settings.monocular + settings.hidden:
         return np.ones(n, bool)
-    if rng.random() < 0.2:
+    how = rng.random()
+    if how < 0.2:
         return rng.random(n) < rng.uniform(0.05, 0.8)
+    if how < 0.45 and n:  # a scan that met near things only, or far ones
+        border = np.quantile(points[:, 2], rng.uniform(0.1, 0.9))
+        return (points[:, 2] <= border) == (rng.random() < 0.7)
     across = points[:, 0] / np.maximum(points[:, 2], 1e-3)
     low, high = (across.min(), across.max()) if n else (0.0, 1.0)
     hide, keep = rng.random() < 0.5, np.ones(n, bool)
