@@ -40,7 +40,7 @@ ABLATION = [  # RMSE with ℓ_ud; + ℓ_sl; + ℓ_LDP
 LOSSES = {"ℓ_ud": (0.0, 0.0), "ℓ_ud + ℓ_sl": (None, 0.0), "ℓ_ud + ℓ_sl + ℓ_LDP": (None, None)}
 TEACHERS = ("student-fast", "student-published")  # in place of Monodepth2 and CADepth
 RIVALS = ("teacher alone", "teacher x median(scan / teacher)")
-STEPS = {"small": 300, "full": 15_000}
+STEPS = {"small": 400, "full": 15_000}
 HEIGHT_M = 0.25  # of the virtual scan below the camera
 
 
@@ -72,9 +72,11 @@ def run(settings: ReproduceSettings) -> Record:
         }
         for name, figures in score(alone, test).items():
             rows[teacher, name] = [figures]
-        taught = CompletionSettings(sources=sources, teacher=teacher)
+        taught = CompletionSettings(sources=sources, teacher=teacher, initial=TEACHERS[0])
         stored = completion.labelled(taught)
-        for seed in settings.seeds:
+        # The second teacher is there for the ordering; at the small scale one seed has to do.
+        few = settings.scale == "small" and teacher != TEACHERS[0]
+        for seed in settings.seeds[: 1 if few else None]:
             for loss in LOSSES:
                 model = train(settings, taught, stored, loss, seed)
                 trained = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
@@ -89,7 +91,8 @@ def run(settings: ReproduceSettings) -> Record:
 
 
 def on_real_data(record: Record, data: Path) -> None:
-    """Two recordings, each learnt from its beginning and judged on its end.
+    """Two recordings, each learnt from its beginning and judged on its end, as a robot would: from
+    the shipped weights.
 
     HoloLens: a virtual scan; KITTI: one ring of its LiDAR, with more video of the same camera.
     """
@@ -149,7 +152,7 @@ def train(
     names = ("point_weight", "line_weight")
     weights = {n: w for n, w in zip(names, LOSSES[loss]) if w is not None}
     loop = replace(taught.loop, steps=STEPS[settings.scale], seed=seed, warmup=50)
-    options = replace(taught, initial=TEACHERS[0], loop=loop, **weights)  # type: ignore[arg-type]
+    options = replace(taught, loop=loop, **weights)  # type: ignore[arg-type]
     terms = list(LOSSES).index(loss) + 1
     run = f"{name or settings.scale}-{taught.teacher}-{terms}-{seed}"
     console.print(f"{taught.teacher}, {loss}, seed {seed} {name}", highlight=False)

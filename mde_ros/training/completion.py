@@ -144,9 +144,10 @@ def shown(points: np.ndarray, settings: CompletionSettings, rng: Rng) -> np.ndar
     how = rng.random()
     if how < 0.2:
         return rng.random(n) < rng.uniform(0.05, 0.8)
-    if how < 0.45 and n:  # a scan that met near things only, or far ones
-        border = np.quantile(points[:, 2], rng.uniform(0.1, 0.9))
-        return (points[:, 2] <= border) == (rng.random() < 0.7)
+    border = np.quantile(points[:, 2], rng.uniform(0.1, 0.9)) if n else 0.0
+    near = points[:, 2] <= border
+    if how < 0.45 and not near.all():  # a scan that met near things only, or far ones
+        return near == (rng.random() < 0.7)
     across = points[:, 0] / np.maximum(points[:, 2], 1e-3)
     low, high = (across.min(), across.max()) if n else (0.0, 1.0)
     hide, keep = rng.random() < 0.5, np.ones(n, bool)
