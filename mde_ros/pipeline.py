@@ -152,7 +152,7 @@ class DepthPipeline:
         if not in_range or optics.seen is not None:
             self._clear(depth, optics.seen)
             if uncertainty is not None:  # 0 there too, copied from depth
-                cv2.copyTo(depth, cv2.compare(depth, 0, cv2.CMP_EQ), dst=uncertainty)
+                cv2.copyTo(depth, (depth == 0).view(np.uint8), dst=uncertainty)
         return Prediction(depth, uncertainty=uncertainty, saliency=full.get("saliency"))
 
     def _clear(self, depth: np.ndarray, seen: np.ndarray | None) -> None:

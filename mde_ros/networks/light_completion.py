@@ -146,7 +146,8 @@ class LightCompletion(FastNet):
         spread = error.abs().sum(2).view(-1, 1, 1, 1) / each
         overall = torch.cat([torch.log(1 + count), median.abs(), spread], 1)
         overall = overall.expand(-1, -1, *level.shape[2:])
-        return self.trust(torch.cat([level - points_level, overall], 1)).float()
+        about = torch.cat([level - points_level, overall], 1).to(self.falls.dtype)
+        return self.trust(about).float()
 
     def _places(self, log_mono: Tensor) -> Tensor:
         """Column and row in 100 pixels from the image's middle, and log-depth: (N, 3, H/2, W/2)."""
