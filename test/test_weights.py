@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
-from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
+from mde_ros.datasets.virtual_scan import VirtualScan, WithScan, cut
 from mde_ros.evaluation.baseline import ScanScaled
 from mde_ros.metrics import Aggregate, depth_metrics
 from mde_ros.pipeline import DepthPipeline
@@ -83,6 +84,27 @@ def test_one_line_makes_depth_better_than_none_and_than_its_median_scale(shared_
     alone, scaled, ours = (total.result() for total in totals.values())
     for rival in (alone, scaled):
         assert ours["rmse_m"] < rival["rmse_m"] and ours["abs_rel"] < rival["abs_rel"]
+
+
+def test_every_further_line_makes_depth_better(shared_data):
+    """None, one, three and six lines, above the camera too, where none was in training."""
+    frames = open_dataset(shared_data / "hololens_office")
+    pipeline = DepthPipeline(PipelineSettings(model="completion", device="cpu"))
+    lines = [(), (0.3,), (0.1, 0.3, 0.6), (-0.2, 0.0, 0.1, 0.3, 0.6, 0.8)]
+    totals = [Aggregate() for _ in lines]
+    for i in range(len(frames) - 60, len(frames), 10):
+        sample = frames[i]
+        assert sample.truth_m is not None
+        truth_m, points = sample.truth_m.copy(), {}
+        for height in lines[-1]:
+            points[height], used = cut(sample.truth_m, sample.frame.camera, VirtualScan(height))
+            truth_m[used] = 0
+        for heights, total in zip(lines, totals):
+            given = np.concatenate([np.zeros((0, 3), np.float32), *(points[h] for h in heights)])
+            depth_m = pipeline(replace(sample.frame, points=given)).depth
+            total.add(depth_metrics(depth_m, truth_m))
+    errors = [total.result()["rmse_m"] for total in totals]
+    assert errors == sorted(errors, reverse=True)
 
 
 def test_the_default_beats_fastdepth_on_frames_it_was_not_trained_on(shared_data):
