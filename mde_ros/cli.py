@@ -176,7 +176,11 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--json", metavar="FILE", help="write benchmark.json here (- for standard output)")
 
     flag = command("train", run_train, "train a model by a recipe")
-    flag("recipe", choices=("supervised", "distill", "completion", "lifelong"), help="what to do")
+    flag(
+        "recipe",
+        choices=("supervised", "distill", "distill_free", "completion", "lifelong"),
+        help="what to do",
+    )
     flag("--bag", nargs="+", metavar="BAG", help="recordings to learn from, in place of sources")
     flag("--add", metavar="[NAME=]DATA", help="lifelong: a labelled recording of a new domain")
     flag("--to", metavar="MODEL", help="lifelong: the model that learns it (default: the shipped)")

@@ -46,7 +46,8 @@ TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
 TRAINING_GROUND = {
-    "batches", "ewc", "hugging_face", "initial", "loop", "memory", "state", "teacher", "validation",
+    "batches", "ewc", "hugging_face", "initial", "loop", "memory", "mixing", "state", "statistics",
+    "teacher", "validation",
 }  # fmt: skip
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}
 

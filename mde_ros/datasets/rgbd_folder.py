@@ -1,4 +1,7 @@
-"""RGB-D folders: rgb/NAME.jpg|png, depth/NAME.png (uint16 mm), intrinsics.json, pose/NAME.txt."""
+"""RGB-D folders: rgb/NAME.jpg|png, depth/NAME.png (uint16 mm), intrinsics.json, pose/NAME.txt.
+
+Simulated ones have instance/NAME.png too: uint16, the object that each pixel shows.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,12 @@ class RgbdFolder:
         file = self.path / "pose" / f"{self.files[index].stem}.txt"
         return np.loadtxt(file).reshape(4, 4) if file.is_file() else None
 
+    def instance(self, index: int) -> np.ndarray | None:
+        """The object that each pixel shows, (H, W) uint16, 0 = none; where a simulation says so."""
+        file = self.path / "instance" / self.files[index].with_suffix(".png").name
+        size = (self.camera.height, self.camera.width)
+        return read_depth(file, size, per_m=1).astype(np.uint16) if file.is_file() else None
+
     def _depth_m(self, stem: str, size: tuple[int, int]) -> np.ndarray | None:
         file = self.path / "depth" / f"{stem}.png"
         return read_depth(file, size) if file.is_file() else None
@@ -88,7 +97,17 @@ class RgbdFolders:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
+        folder, within = self._at(index)
+        return folder[within]
+
+    def instance(self, index: int) -> np.ndarray | None:
+        """As of RgbdFolder."""
+        folder, within = self._at(index)
+        return folder.instance(within)
+
+    def _at(self, index: int) -> tuple[RgbdFolder, int]:
+        """The folder of a frame, and its number there."""
         part = bisect.bisect_right(self.ends, index)
         if index < 0 or part == len(self.parts):
             raise IndexError(index)
-        return self.parts[part][index - (self.ends[part - 1] if part else 0)]
+        return self.parts[part], index - (self.ends[part - 1] if part else 0)

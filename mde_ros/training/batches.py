@@ -229,7 +229,7 @@ class Steps(Sampler[int]):
         return len(self.steps)
 
 
-def loader(batches: Batches, first: int, last: int, workers: int) -> DataLoader:
+def loader(batches: Dataset, first: int, last: int, workers: int) -> DataLoader:
     """Batches of these steps, made ahead by worker processes."""
     return DataLoader(
         batches,

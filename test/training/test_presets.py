@@ -14,10 +14,11 @@ PRESETS = sorted(Path(__file__).parents[2].glob("config/train/*.yaml"))
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_preset_is_taken_by_the_recipe_of_the_command_in_its_head(path):
-    recipe, named = re.search(r"mde train (\w+) --config (\S+)", path.read_text()).groups()
+    commands = re.findall(r"mde train (\w+) --config config/train/(\S+)", path.read_text())
+    (recipe,) = {recipe for recipe, named in commands if named == path.name}
     settings = load(importlib.import_module(f"mde_ros.training.{recipe}").SETTINGS, path)
-    assert named == f"config/train/{path.name}"
     assert settings.network in NETWORKS
+    assert {named for _, named in commands} <= {p.name for p in PRESETS}
 
 
 def test_paper_preset_is_the_published_schedule():
