@@ -5,9 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "mde_ros"
-NODES = [
-    f"{n} = mde_ros.nodes.{n}:main" for n in ("depth_node", "completion_node", "status_text")
-]
+NODES = [f"{n} = mde_ros.nodes.{n}:main" for n in ("depth_node", "completion_node", "status_text")]
 
 setup(
     name=NAME,
