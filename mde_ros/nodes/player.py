@@ -290,6 +290,8 @@ def play(
         try:
             node = Node("player", context=context, enable_rosout=False)
             player = Player(source, node, topics, renamed, rate, start, clock)
+            if isinstance(source, Bag) and source.cut_off:
+                print(f"{bag}: breaks off; what comes before is played", file=sys.stderr)
             if player.skipped:
                 skipped = ", ".join(player.skipped[:5]) + (" …" if player.skipped[5:] else "")
                 print(f"not played, type not installed: {skipped}", file=sys.stderr)

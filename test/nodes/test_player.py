@@ -306,11 +306,21 @@ def test_a_user_error_is_one_sentence_and_exit_code_2(bag, capsys, flags, expect
     assert len(said.strip().splitlines()) == 1 and all(e in said for e in expected)
 
 
-def test_a_truncated_bag_is_one_sentence_and_exit_code_2(bag, capsys):
+def test_a_bag_that_breaks_off_is_told_in_a_sentence_and_played_as_far_as_it_goes(bag, capsys):
+    whole = bag.read_bytes()
+    for kept, code, reason in ((len(whole) - 100, 0, "breaks off"), (60, 2, "cannot be read")):
+        bag.write_bytes(whole[:kept])
+        assert main([str(bag), "--rate", "20"]) == code
+        said = capsys.readouterr().err
+        assert len(said.strip().splitlines()) == 1 and str(bag) in said and reason in said
+
+
+def test_what_comes_before_the_break_is_played_whole(robot, bag):
+    images = stored(bag, IMAGE_TOPIC)
     bag.write_bytes(bag.read_bytes()[:-100])
-    assert main([str(bag)]) == 2
-    said = capsys.readouterr().err
-    assert len(said.strip().splitlines()) == 1 and str(bag) in said
+    heard = keep(robot, Image, IMAGE_TOPIC)
+    play(robot, bag, heard, len(images), rate=20)
+    assert heard == images
 
 
 def test_reading_ahead_keeps_order_and_hands_the_error_over_where_it_happened():
