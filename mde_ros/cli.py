@@ -143,6 +143,8 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--ray", metavar="ADDRESS", help="data sets as tasks of a Ray cluster (local: make one)")
     flag("--runtime", default="auto", help="auto, torch, onnxruntime, openvino or tensorrt")
     flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    spare = "CPU threads of the network (default: 2, or one less than there are cores)"
+    flag("--threads", type=int, metavar="N", help=spare)
 
     flag = command("watch", run_watch, "score a running node's depth while its bag is played")
     flag("data", metavar="DATA", help="the bag or RGB-D folder that is played")
@@ -400,7 +402,7 @@ def run_evaluate(a: argparse.Namespace) -> int:
         json_path=a.json,
         report=a.report,
         settings=given(frames),
-        pipeline={"runtime": a.runtime, "device": a.device},
+        pipeline=given({"runtime": a.runtime, "device": a.device, "threads": a.threads}),
         topics=topics_of(a),
         live=live,
         resume=a.resume,

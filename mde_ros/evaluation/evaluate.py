@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,6 +103,11 @@ def results_of(
     }
 
 
+def network_threads() -> int:
+    """As many as a robot's by default, but for one core that reads and measures meanwhile."""
+    return max(1, min(PipelineSettings().threads, (os.cpu_count() or 1) - 1))
+
+
 def run_evaluate(
     data: str | Sequence[str],
     models: Iterable[str] = ("default",),
@@ -122,7 +128,8 @@ def run_evaluate(
         models: shipped names or files.
         json_path: results.json to be written, its pictures beside it as .npz; "-" is stdout.
         report: HTML page to be written.
-        settings, pipeline: settings, or mappings of their fields.
+        settings, pipeline: settings, or mappings of their fields; threads of the network are
+            network_threads() if they are not given.
         topics: more arguments of open_dataset, such as a bag's topics.
         live: is given data set, models and results, to measure them in the real node as well.
         resume: go on with what a run left that was ended early, if there is any.
@@ -138,7 +145,7 @@ def run_evaluate(
     if not isinstance(settings, EvaluateSettings):
         settings = build(EvaluateSettings, settings or {})
     if not isinstance(pipeline, PipelineSettings):
-        pipeline = build(PipelineSettings, pipeline or {})
+        pipeline = build(PipelineSettings, {"threads": network_threads(), **(pipeline or {})})
     data = [data] if isinstance(data, str) else list(data)
     paths = find_parts(data)
     to_file = bool(json_path) and json_path != "-"
