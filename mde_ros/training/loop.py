@@ -158,7 +158,7 @@ class Companion:
     """A network that is trained beside another one, each step after it, and is not kept.
 
     Attributes:
-        network, optimizer: as they are, not as Fabric wraps them.
+        network: as it is, not as Fabric wraps it.        optimizer: as Fabric wraps it.
     """
 
     network: nn.Module

@@ -2,12 +2,7 @@
 
 import json
 import math
-import os
-import runpy
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -313,58 +308,6 @@ def test_first_step_of_adam_moves_every_weight_by_the_rate_of_its_step(tmp_path)
     for name, lr in (("refine.1.weight", 1e-3), ("encoder.features.0.0.weight", 2e-4)):
         moved = (after.get_parameter(name) - before[name]).detach().abs()
         assert moved.median().item() == pytest.approx(lr / 2, rel=1e-2), name
-
-
-SHARED = '''
-"""One training with every norm frozen, so that a batch may be split over processes exactly."""
-import sys
-from pathlib import Path
-import torch
-from mde_ros.checkpoint import Checkpoint
-from mde_ros.networks import make_network
-from mde_ros.training.loop import LoopSettings, fit, make_fabric
-
-settings = LoopSettings(steps=3, device="cpu", precision="32-true", threads=1, ema=0.0,
-                        warmup=0, frozen=("encoder", "gates", "fuse_up", "fuse", "refine.0"))
-fabric = make_fabric(settings)
-
-def batches(first, last):
-    for step in range(first, last):
-        x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
-        yield {"x": x[fabric.global_rank :: fabric.world_size]}
-
-def loss_of(network, batch):
-    return (network(batch["x"]).log() - batch["x"][:, :1, ::2, ::2]).square().mean()
-
-checkpoint = Checkpoint("fast_mobilenet_v2", make_network("fast_mobilenet_v2"), {}, {})
-fit(fabric, checkpoint, batches, loss_of, settings, Path(sys.argv[1]))
-print("world", fabric.world_size)
-'''
-
-
-def test_two_processes_share_a_batch_and_write_one_checkpoint_like_that_of_one(
-    tmp_path, monkeypatch
-):
-    script, one, two = tmp_path / "train.py", tmp_path / "one", tmp_path / "two"
-    script.write_text(SHARED)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.run(
-        [sys.executable, *torchrun, str(script), str(two)],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env={**os.environ, "PYTHONPATH": str(Path(loop.__file__).parents[2])},
-    )
-    assert process.returncode == 0 and "world 2" in process.stdout, process.stderr[-2000:]
-    assert sorted(p.name for p in two.iterdir()) == ["model.safetensors", STATE]
-    monkeypatch.setattr(sys, "argv", [str(script), str(one)])
-    runpy.run_path(str(script))
-    torch.manual_seed(0)
-    start = make_network(NAME).refine[1].weight.detach()
-    expected, got = (read_tensors(p / "model.safetensors")[0] for p in (one, two))
-    assert (expected["refine.1.weight"] - start).abs().median() > 1e-3
-    for key in expected:
-        assert torch.allclose(expected[key], got[key], atol=2e-5), key
 
 
 def test_saved_training_can_be_exported_for_a_robot(uninterrupted, tmp_path):
