@@ -90,7 +90,7 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us, and we end it in good order
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     def __enter__(self) -> Child:
@@ -138,5 +138,7 @@ class Child:
 _libc = ctypes.CDLL(None)  # loaded here, for after a fork of threads there is little one may do
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent() -> None:
+    """For `preexec_fn`, on Linux: a process gets SIGTERM when the one that starts it has ended."""
+    if sys.platform == "linux":
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

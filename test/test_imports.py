@@ -34,7 +34,7 @@ TABLE = {
     # The benchmark feeds a node, away from any robot.
     "evaluation": {"datasets", "pipeline", "metrics", "attacks", "runtime", "isolation", *CORE},
     # The player is a node that reads bags.
-    "nodes": {"pipeline", "runtime", "datasets", *CORE},
+    "nodes": {"pipeline", "runtime", "datasets", "isolation", *CORE},
 }
 TABLE["training"] = {u for u in TABLE if u not in ("nodes", "weights", "isolation")}
 TABLE["reproduce"] = {*TABLE["training"], "training"}

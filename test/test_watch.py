@@ -30,6 +30,7 @@ from mde_ros.datasets.bag_messages import (
 from mde_ros.evaluation.results import check_results, load_results
 from mde_ros.evaluation.score import Scorer
 from mde_ros.frame import Camera, Frame
+from mde_ros.isolation import die_with_parent
 from mde_ros.live.played import DIAGNOSTICS_TYPE, PlayedTopics
 from mde_ros.live.watch import DEPTH_TYPE, Scoreboard
 from mde_ros.nodes.process import dds_environment
@@ -134,6 +135,7 @@ def test_the_running_node_is_scored_while_its_bag_is_played_and_ctrl_c_ends_it_w
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
             )
             for command in (node, player, watch)
         ]

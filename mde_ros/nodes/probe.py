@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera, Prediction
+from mde_ros.isolation import die_with_parent
 from mde_ros.nodes.convert import rgb_from_image
 from mde_ros.nodes.outputs import Outputs
 from mde_ros.nodes.process import dds_environment
@@ -225,7 +226,7 @@ def measure(
         command += ["-p", parameter]
     probe.listen("depth")
     started = time.monotonic()
-    child = subprocess.Popen(command, stdout=sys.stderr)
+    child = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=die_with_parent)
     try:
         while not probe.feed.received:
             if child.poll() is not None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +107,34 @@ def test_node_that_cannot_start_is_told_in_a_sentence(images, tmp_path):
         done = run_probe(images, "--set", f"model:={tmp_path / 'none.onnx'}", domain=domain)
     assert done.returncode == 1
     assert "the node ended with code 1 before any depth" in done.stderr.splitlines()[-1]
+
+
+def test_the_node_ends_with_a_probe_that_is_killed(images, wall):
+    """Left alone, it would answer whoever comes into its domain next."""
+
+    def nodes() -> list[int]:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if "depth_node" in command and str(wall) in command:
+                found.append(int(entry.name))
+        return found
+
+    arguments = [str(images), "--feeds", "depth", "--soak", "1000000", "--set", f"model:={wall}"]
+    with domain_id() as domain:
+        environment = dict(os.environ, ROS_DOMAIN_ID=str(domain))
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        command = [sys.executable, "-m", "mde_ros.nodes.probe", *arguments]
+        probe = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 40
+        while not nodes():
+            assert probe.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        probe.kill()
+        probe.wait()
+        while nodes():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

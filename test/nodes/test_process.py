@@ -26,6 +26,7 @@ from sensor_msgs.msg import LaserScan
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Frame
+from mde_ros.isolation import die_with_parent
 from mde_ros.nodes.convert import camera_from_info
 from mde_ros.nodes.outputs import OUTPUTS, Outputs
 from mde_ros.nodes.process import PROFILE_VARIABLES
@@ -52,7 +53,14 @@ class Process(Robot):
     def run(self, command: list[str]) -> subprocess.Popen:
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain)}
         with self.log.open("a") as log:
-            child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            child = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,  # or it would answer the next test in its domain
+            )
         self.started.append(child)
         return child
 
