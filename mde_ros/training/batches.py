@@ -40,6 +40,7 @@ class Source:
     weight: float = setting(1.0, "share of the batches, relative to the other sources", low=0.0)
     skip_last: int = setting(0, "frames at the end that are left out (held out)", low=0)
     teacher: bool = setting(True, "whether the teacher labels these images too")
+    truth: bool = setting(True, "whether their measured depth is learnt from")
     scan: str = setting(
         "",
         "virtual scan for completion, where the set has none: height=H[,pitch=P,beams=N,noise=S],"
@@ -109,7 +110,8 @@ def load_sources(
             task = bar.add_task(f"reading {data.name}", total=count)
             stored = []
             for i in range(count):
-                sample = prepare(source, i, data[i])
+                sample = data[i] if source.truth else replace(data[i], truth_m=None)
+                sample = prepare(source, i, sample)
                 frame, truth = shrink(sample.frame, sample.truth_m)
                 said = teacher(frame) if teacher and source.teacher else np.zeros_like(truth)
                 depths = (to_millimetres(truth), to_millimetres(said))
@@ -128,7 +130,7 @@ def _open(source: Source, has_teacher: bool) -> tuple[Frames, int]:
             f"skip_last: {source.skip_last} leaves none of the {len(data)} frames of {source.path}"
         )
     taught = has_teacher and source.teacher
-    if not taught and not any(data[i].has_truth() for i in range(count)):
+    if not taught and not (source.truth and any(data[i].has_truth() for i in range(count))):
         raise ConfigError(
             f"sources: expected measured depth in {source.path}, for no teacher labels it, got"
             " none in any frame; name a teacher (distill) or leave it out"

@@ -30,7 +30,7 @@ from mde_ros.geometry import median_scale
 from mde_ros.losses import LOSSES, log_depth, scale_shift_loss
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
-from mde_ros.training.batches import Batches, Source, load_sources, loader
+from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
 from mde_ros.training.initial import load_encoder
 from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.teacher import GIVES, Teacher, make_teacher
@@ -62,6 +62,7 @@ class DistillSettings:
     gradient_weight: float = setting(1.0, "weight of log_depth's differences", low=0.0)
     teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
     focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
+    pixels: int = setting(304 * 228, "area of the images that are trained on", low=1024)
     smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
     loop: LoopSettings = field(default_factory=LoopSettings)
 
@@ -119,41 +120,64 @@ def distill_loss(
         truth, teacher = batch["truth"], batch["teacher"]
         labelled = (truth > 0).flatten(1).any(1)
         total = full.new_zeros(())
-        for mask, of, target, term in (
+        for mask, term, target, share in (
             (labelled, loss, truth, 1 - weight),
             (labelled, loss, teacher, weight),
             (~labelled, unlabelled_loss, teacher, 1.0),
         ):
-            if term and mask.any():
-                total = total + mask.float().mean() * term * of(full[mask], target[mask])
+            if share and mask.any():
+                total = total + mask.float().mean() * share * term(full[mask], target[mask])
         return total
 
     return of
 
 
-def train(settings: DistillSettings, out: Path) -> Path:
-    """Train the student; returns the checkpoint's path.
+def sizes_of(pixels: int) -> tuple[tuple[int, int], ...]:
+    """SIZES at another area, in whole cells of the network."""
+    factor = (pixels / (SIZES[0][0] * SIZES[0][1])) ** 0.5
+    return tuple((round(w * factor / 4) * 4, round(h * factor / 4) * 4) for w, h in SIZES)
+
+
+def labelled(
+    settings: DistillSettings, teacher: Teacher | None, progress: bool = True
+) -> list[list[Stored]]:
+    """All images with their depth and what the teacher says of them, read into memory.
 
     Raises:
-        ConfigError, DatasetError, ModelError: on settings or files that cannot be used.
+        ConfigError: when a relative teacher has no truth to be aligned with. DatasetError: when a
+            source cannot be read.
     """
-    fabric = make_fabric(settings.loop)
-    quiet = fabric.global_rank != 0
-    sources = settings.sources
-    teacher = make_teacher(settings.teacher, settings.teacher_gives, affine=True)
-    stored = load_sources(sources, teacher, progress=not quiet)
+    stored = load_sources(settings.sources, teacher, progress)
     relative = teacher.relative if teacher else ""
     if relative and not any(image.truth_mm.any() for image in chain(*stored)):
         raise ConfigError(
             f"sources: expected measured depth in one of them, for {settings.teacher} gives"
             f" {relative} without scale and the student could not know metres; got none"
         )
+    return stored
+
+
+def train(settings: DistillSettings, out: Path, stored: list[list[Stored]] | None = None) -> Path:
+    """Train the student; returns the checkpoint's path.
+
+    Args:
+        stored: what `labelled` gave for these sources and this teacher, for several trainings.
+
+    Raises:
+        ConfigError, DatasetError, ModelError: on settings or files that cannot be used.
+    """
+    fabric = make_fabric(settings.loop)
+    teacher = make_teacher(settings.teacher, settings.teacher_gives, affine=True)
+    if stored is None:
+        stored = labelled(settings, teacher, progress=fabric.global_rank == 0)
+    sizes = sizes_of(settings.pixels)
+    focal_px = settings.focal_px * sizes[0][0] / SIZES[0][0]
     batches = Batches(
         stored,
-        [s.weight for s in sources],
+        [s.weight for s in settings.sources],
         augment(settings, teacher),
-        SIZES,
-        settings.focal_px,
+        sizes,
+        focal_px,
         settings.loop.batch,
         settings.loop.seed,
         fabric.global_rank,
@@ -161,8 +185,8 @@ def train(settings: DistillSettings, out: Path) -> Path:
     )
     spec = {
         "name": settings.network,
-        "focal_px": settings.focal_px,
-        "pixels": SIZES[0][0] * SIZES[0][1],
+        "focal_px": focal_px,
+        "pixels": sizes[0][0] * sizes[0][1],
     }
     network = make_network(settings.network)
     if settings.initial:
@@ -173,7 +197,7 @@ def train(settings: DistillSettings, out: Path) -> Path:
         fabric,
         checkpoint,
         lambda first, last: loader(batches, first, last, workers),
-        distill_loss(settings, relative),
+        distill_loss(settings, teacher.relative if teacher else ""),
         settings.loop,
         out,
         validation(settings.held_out),

@@ -119,6 +119,7 @@ def test_sources_are_read_without_what_is_held_out_and_labelled_where_asked(
         Source("$ROOMS/room", skip_last=2),
         Source(str(tmp_path / "photos")),
         Source("$ROOMS/room", teacher=False),
+        Source("$ROOMS/room", skip_last=4, truth=False),
     )
     seen = []
 
@@ -126,9 +127,10 @@ def test_sources_are_read_without_what_is_held_out_and_labelled_where_asked(
         seen.append(frame.image.shape)
         return np.full(frame.image.shape[:2], 7.0)
 
-    room, photos, unlabelled = load_sources(sources, teacher, progress=False)
-    assert [len(s) for s in (room, photos, unlabelled)] == [3, 1, 5]
-    assert len(seen) == 4
+    room, photos, unlabelled, untrue = load_sources(sources, teacher, progress=False)
+    assert [len(s) for s in (room, photos, unlabelled, untrue)] == [3, 1, 5, 1]
+    assert len(seen) == 5
+    assert not untrue[0].truth_mm.any() and (untrue[0].teacher_mm == 7000).all()
     assert (room[0].teacher_mm == 7000).all() and (photos[0].teacher_mm == 7000).all()
     assert not unlabelled[0].teacher_mm.any() and not photos[0].truth_mm.any()
     assert np.array_equal(room[0].truth_mm, unlabelled[0].truth_mm) and room[0].truth_mm.any()
@@ -145,6 +147,9 @@ def test_source_from_which_nothing_can_be_learnt_is_refused_before_the_teacher_b
     unlabelled = Source(str(folder), teacher=False)
     with pytest.raises(ConfigError, match=r"sources: expected measured depth in .*photos"):
         load_sources((labelled, unlabelled), teacher, progress=False)
+    untrue = Source(labelled.path, teacher=False, truth=False)
+    with pytest.raises(ConfigError, match=r"sources: expected measured depth in .*room"):
+        load_sources((labelled, untrue), teacher, progress=False)
 
 
 def test_source_of_which_nothing_is_left_is_refused(plane_folder):

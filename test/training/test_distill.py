@@ -126,6 +126,13 @@ def error(model, folder):
     return torch.stack(errors).abs().mean().item()
 
 
+def test_sizes_keep_their_shapes_at_another_area():
+    assert distill.sizes_of(304 * 228) == distill.SIZES
+    for (w, h), (width, height) in zip(distill.sizes_of(152 * 114), distill.SIZES):
+        assert w % 4 == h % 4 == 0
+        assert (w / width, h / height) == pytest.approx((0.5, 0.5), rel=0.03)
+
+
 def test_student_learns_planted_slopes(plane_folder, tmp_path, monkeypatch):
     """A few dozen steps on small windows; grey values tell the depth, so colours are left."""
     monkeypatch.setattr(distill, "SIZES", ((64, 48),))
@@ -137,7 +144,7 @@ def test_student_learns_planted_slopes(plane_folder, tmp_path, monkeypatch):
         precision="32-true", threads=1, workers=0,
     )  # fmt: skip
     # Whole images: grey values tell metres, which a window shows at another scale.
-    options = {"focal_px": 60.0, "smallest_crop": 1.0, "loop": loop}
+    options = {"focal_px": 60.0, "pixels": 64 * 48, "smallest_crop": 1.0, "loop": loop}
     model = distill.train(settings(sources=(Source(str(folder)),), **options), tmp_path / "out")
     logs = np.log([sample.truth_m for sample in open_dataset(folder)])
     best_constant = np.abs(logs - np.median(logs)).mean()

@@ -54,7 +54,8 @@ fast, light = "fast_mobilenet_v2", "completion_mobilenet_v2"
 source = Source(str(data), scan="height=0.3")
 common = {"sources": (source,), "network": fast, "loop": loop(fast)}
 distill.train(
-    distill.SETTINGS(**common, teacher=str(teachers / f"{fast}.onnx")), out / "distill"
+    distill.SETTINGS(**common, teacher=str(teachers / f"{fast}.onnx"), pixels=64 * 48),
+    out / "distill",
 )
 distill_free.train(
     distill_free.SETTINGS(**common, teacher=str(teachers / f"{fast}.safetensors"), size=(64, 48)),
