@@ -7,9 +7,10 @@ A model that knows some domains gets another head, and learns the new domain n b
 ℓ_ud: squared error weighted by the network's own uncertainty; ℓ_cons,i: on images of the new
 domain, head i says what it said before; ℓ_replay,i: ℓ_ud on a few hundred frames of domain i.
 
-Ours [OURS]: a batch holds as many frames of each old domain as of the new one, so that the batch
-norms see them together; a new head begins as that of the domain nearest to the new frames; frames
-to replay are kept beside the model, and a domain that has none is held by ℓ_cons alone.
+Ours [OURS]: batch norms stay as they are, so that the old domains begin with a loss of nothing; a
+batch holds as many frames of each old domain as of the new one; a new head begins as that of the
+domain nearest to the new frames; λ is 1; frames to replay are kept beside the model, and a domain
+that has none is held by ℓ_cons alone.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ FISHER_FRAMES = 100  # per old domain
 # What is done for the old domains: replay and consistency; replay alone, of all there is; nothing;
 # nothing, and only the new head learns (FAL); the weights that mattered to them are held (EWC).
 METHODS = ("lifelong", "joint", "finetune", "frozen", "ewc")
+NORMS = ("kept", "trained")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class LifelongSettings:
     held_out: tuple[HeldOut, ...] = setting((), "data sets to validate on")
     method: str = setting("lifelong", "against forgetting", choices=METHODS)
     keep: tuple[float, ...] = setting(
-        (10.0,), "λ of the old domains in their order; the last counts for all that follow"
+        (1.0,), "λ of the old domains in their order, the last for all that follow; published: 10"
+    )
+    norms: str = setting(
+        "kept", "batch norms while a domain is added; published: trained", choices=NORMS
     )
     ewc_weight: float = setting(1e4, "weight of EWC's penalty", low=0.0)
     replay: int = setting(500, "frames kept of a domain", low=1)
@@ -153,6 +158,16 @@ def lifelong_loss(
     return of
 
 
+def unchanged(network: LifelongNet, method: str, norms: bool) -> tuple[str, ...]:
+    """The submodules that keep weights and statistics while the last head is new."""
+    heads = tuple(f"heads.{i}" for i in range(len(network.heads) - 1))
+    kept = {"finetune": heads, "ewc": heads, "frozen": (*TRUNK, *heads)}.get(method, ())
+    if not norms:
+        return kept
+    named = network.named_modules()
+    return (*kept, *(name for name, module in named if isinstance(module, nn.BatchNorm2d)))
+
+
 def train(settings: LifelongSettings, out: Path) -> Path:
     """Teach the model the new domain; returns the path of the new one, with replay/ beside it.
 
@@ -218,9 +233,7 @@ def train(settings: LifelongSettings, out: Path) -> Path:
         fisher = fisher_diagonal(network, of_old, single, number)
         loss = with_penalty(loss, network, fisher, settings.ewc_weight)
 
-    heads = tuple(f"heads.{i}" for i in range(new))
-    trunk = TRUNK if new else ()
-    untouched = {"finetune": heads, "ewc": heads, "frozen": (*trunk, *heads)}.get(method, ())
+    untouched = unchanged(network, method, settings.norms == "kept") if new else ()
     names = {"name": model.network_name, "domains": [*domains, settings.domain]}
     kept = fit(
         fabric,

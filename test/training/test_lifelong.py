@@ -185,6 +185,20 @@ def test_each_method_leaves_the_old_parts_it_must_as_they_were(
     assert {name for name in after if name.startswith("heads.2")}
 
 
+@pytest.mark.parametrize("norms", ["kept", "trained"])
+def test_batch_norms_of_all_parts_stay_as_they_are_unless_they_are_to_be_trained(
+    two_domains, planes, tmp_path, norms
+):
+    sources = (Source(str(planes)),)
+    settings = LifelongSettings(
+        to=str(two_domains), domain="third", sources=sources, norms=norms, loop=SHORT
+    )
+    before = load(two_domains).network.state_dict()
+    after = load(train(settings, tmp_path / "out")).network.state_dict()
+    statistics = {k for k in before if k.endswith("running_mean")}
+    assert touched(before, after) & statistics == (set() if norms == "kept" else statistics)
+
+
 def test_student_learns_a_domain_and_the_next_finds_its_frames(two_domains, planes, tmp_path):
     model = load(two_domains)
     assert model.spec["domains"] == ["general", "planes"] and len(model.network.heads) == 2
