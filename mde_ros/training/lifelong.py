@@ -68,7 +68,7 @@ class LifelongSettings:
         "default", "model to teach, shipped or a student's or lifelong .safetensors; empty: none"
     )
     network: str = setting("lifelong_mobilenet_v2", "without a model: the network to begin with")
-    initial: str = setting("", "without a model: ImageNet weights of its encoder, or a student")
+    initial: str = setting("", "without a model: a student, ImageNet weights, or imagenet (timm)")
     pixels: int = setting(304 * 228, "without a model: area of its input", low=1024)
     focal_px: float = setting(270.0, "without a model: canonical focal length there", low=1.0)
     student_domain: str = setting("general", "what a student's own domain is called from now on")
