@@ -31,13 +31,15 @@ from mde_ros.losses import LOSSES, log_depth, scale_shift_loss
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
-from mde_ros.training.initial import load_encoder
+from mde_ros.training.initial import initial_focal_px, load_encoder
 from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.teacher import GIVES, Teacher, make_teacher
 from mde_ros.training.validation import HeldOut, validation
 
 # About the same area each, so a step costs the same; robots' cameras come in all of these.
 SIZES = ((304, 228), (304, 228), (332, 208), (352, 196), (264, 264))
+PIXELS = 304 * 228
+FOCAL_PX = 270.0  # canonical, of what begins with no depth network; 59 degrees
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ class DistillSettings:
     loss: str = setting("log_depth", "ℓ", choices=tuple(LOSSES))
     gradient_weight: float = setting(1.0, "weight of log_depth's differences", low=0.0)
     teacher_weight: float = setting(0.2, "λ on labelled images", low=0.0, high=1.0)
-    focal_px: float = setting(270.0, "canonical focal length at 304x228 pixels", low=1.0)
-    pixels: int = setting(304 * 228, "area of the images that are trained on", low=1024)
+    focal_px: float = setting(
+        0.0, "canonical focal length at 304x228 pixels, 0: that of the initial weights", low=0.0
+    )
+    pixels: int = setting(PIXELS, "area of the images that are trained on", low=1024)
     smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
     loop: LoopSettings = field(default_factory=LoopSettings)
 
@@ -134,7 +138,7 @@ def distill_loss(
 
 def sizes_of(pixels: int) -> tuple[tuple[int, int], ...]:
     """SIZES at another area, in whole cells of the network."""
-    factor = (pixels / (SIZES[0][0] * SIZES[0][1])) ** 0.5
+    factor = (pixels / PIXELS) ** 0.5
     return tuple((round(w * factor / 4) * 4, round(h * factor / 4) * 4) for w, h in SIZES)
 
 
@@ -171,7 +175,8 @@ def train(settings: DistillSettings, out: Path, stored: list[list[Stored]] | Non
     if stored is None:
         stored = labelled(settings, teacher, progress=fabric.global_rank == 0)
     sizes = sizes_of(settings.pixels)
-    focal_px = settings.focal_px * sizes[0][0] / SIZES[0][0]
+    focal_px = settings.focal_px or initial_focal_px(settings.initial, PIXELS) or FOCAL_PX
+    focal_px *= sizes[0][0] / SIZES[0][0]
     batches = Batches(
         stored,
         [s.weight for s in settings.sources],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mde_ros.checkpoint import load
 from mde_ros.config import ConfigError
 from mde_ros.networks.backbones import Backbone, load_imagenet, make_backbone
-from mde_ros.runtime import find_model, shipped_models
+from mde_ros.runtime import ModelSpec, find_model, shipped_models
 
 # timm's name of each backbone's ImageNet weights; those of torchvision or Cadene where it has them.
 TIMM = {
@@ -34,6 +34,19 @@ def initial_path(initial: str) -> Path:
     if initial in ("default", "completion", *shipped_models()):
         return find_model(initial, ".safetensors")
     return Path(os.path.expandvars(initial))
+
+
+def initial_focal_px(initial: str, pixels: int) -> float | None:
+    """The canonical focal length of the checkpoint that is started from, at an area of `pixels`.
+
+    None where it is no checkpoint, or has none.
+    """
+    path = initial_path(initial)
+    if path.suffix != ".safetensors":
+        return None
+    spec = load(path).spec
+    focal_px = spec.get("focal_px")
+    return focal_px and focal_px * (pixels / spec.get("pixels", ModelSpec.pixels)) ** 0.5
 
 
 def load_encoder(network: nn.Module, name: str, initial: str) -> None:

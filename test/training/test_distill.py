@@ -133,9 +133,30 @@ def test_sizes_keep_their_shapes_at_another_area():
         assert (w / width, h / height) == pytest.approx((0.5, 0.5), rel=0.03)
 
 
+@pytest.mark.parametrize(
+    ("given", "at_304x228"), [(0.0, 250 * (69312 / 6144) ** 0.5), (200.0, 200.0)]
+)
+def test_canonical_focal_length_is_that_of_the_initial_weights_or_as_given(
+    given, at_304x228, students, plane_folder, tmp_path
+):
+    """Those of the planted student are 250 px at 96x64, here at 64x48."""
+    loop = LoopSettings(steps=1, batch=1, device="cpu", precision="32-true", threads=1, workers=0)
+    model = distill.train(
+        settings(
+            sources=(Source(str(plane_folder())),), initial=str(students["fast_mobilenet_v2"][0]),
+            focal_px=given, pixels=64 * 48, loop=loop,
+        ),
+        tmp_path,
+    )  # fmt: skip
+    spec = load(model).spec
+    assert spec["pixels"] == 64 * 48
+    assert spec["focal_px"] == pytest.approx(at_304x228 * 64 / 304, rel=1e-6)
+
+
 def test_student_learns_planted_slopes(plane_folder, tmp_path, monkeypatch):
     """A few dozen steps on small windows; grey values tell the depth, so colours are left."""
     monkeypatch.setattr(distill, "SIZES", ((64, 48),))
+    monkeypatch.setattr(distill, "PIXELS", 64 * 48)
     monkeypatch.setattr(distill, "camera_look", lambda image, rng: image)
     folder = plane_folder()
 
