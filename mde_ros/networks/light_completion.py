@@ -43,7 +43,6 @@ class LightCompletion(FastNet):
         self.key = nn.Conv2d(64, 32, 1)
         # How much a place is like no point: it takes the median of all, or the student's answer.
         self.unlike = nn.Conv2d(64, 2, 1)
-        self.trust = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1))
         # Likeness falls with distance across, down (100 pixels) and in the student's log-depth.
         self.falls = nn.Parameter(torch.tensor([2.0, 0.5, 2.0]).log())
         last = nn.Conv2d(32, 4, 3, padding=1)
@@ -53,8 +52,6 @@ class LightCompletion(FastNet):
         with torch.no_grad():  # starts as the student, scaled, with an error of 20 %
             self.unlike.weight.zero_()
             self.unlike.bias.copy_(torch.tensor([0.0, -2.0]))  # type: ignore[union-attr]
-            self.trust[-1].weight.zero_()  # type: ignore[operator, union-attr]
-            self.trust[-1].bias.zero_()  # type: ignore[operator, union-attr]
             last.weight.zero_()
             last.bias.fill_(-3.9)  # type: ignore[union-attr]
 
@@ -110,8 +107,7 @@ class LightCompletion(FastNet):
         query_maps = F.avg_pool2d(features, 2)
         query = self.query(query_maps).flatten(2).float() / 32**0.5
         query_place = F.avg_pool2d(places, 4).flatten(2)
-        unlike = self.unlike(query_maps).float() + self._trust(error, median, filled, cells, places)
-        unlike = unlike.flatten(2)
+        unlike = self.unlike(query_maps).flatten(2).float()
 
         # q·k - |a (p_q - p_k)|² for every key, and `unlike` for two more that stand for none of
         # them: one product of matrices. |a p_q|², the same for all keys, is moved over to `unlike`.
@@ -132,22 +128,6 @@ class LightCompletion(FastNet):
         mean, square, certain = carried.split(1, 1)
         spread = torch.sqrt((square - mean**2).clamp(min=0) + 1e-6)
         return median, median + mean, torch.cat([spread, certain], 1)
-
-    def _trust(
-        self, error: Tensor, median: Tensor, filled: Tensor, cells: Tensor, places: Tensor
-    ) -> Tensor:
-        """Likeness to the two fallbacks, by how far a place's depth is from that of the points, how
-        many there are, how large their median error is and how much they agree: (N, 2, Q)."""
-        level = F.avg_pool2d(places[:, 2:], 4)
-        mask = filled.float()
-        count = mask.sum((2, 3), keepdim=True)
-        each = count.clamp(min=1)
-        points_level = (cells[:, 3:] * mask).sum((2, 3), keepdim=True) / each
-        spread = error.abs().sum(2).view(-1, 1, 1, 1) / each
-        overall = torch.cat([torch.log(1 + count), median.abs(), spread], 1)
-        overall = overall.expand(-1, -1, *level.shape[2:])
-        about = torch.cat([level - points_level, overall], 1).to(self.falls.dtype)
-        return self.trust(about).float()
 
     def _places(self, log_mono: Tensor) -> Tensor:
         """Column and row in 100 pixels from the image's middle, and log-depth: (N, 3, H/2, W/2)."""
