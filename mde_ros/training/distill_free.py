@@ -67,6 +67,8 @@ class DistillFreeSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.teacher:
+            raise ConfigError("teacher: expected a checkpoint or a shipped model, got none")
         if self.method in ("mixed", "simulated") and not self.sources:
             raise ConfigError(
                 f"sources: expected simulated images for method={self.method}, got none"
@@ -129,7 +131,8 @@ def free_loss(method: str, teacher: nn.Module, companion: nn.Module | None, fabr
     def mixed(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         made = companion(normalise(batch["mixed"]))  # type: ignore[misc]
         with fabric.autocast():
-            fabric.backward(statistics_loss(teacher, made, fabric.all_gather))
+            unlike = statistics_loss(teacher, made, fabric.all_gather)
+        fabric.backward(unlike)
         # Half the images are plain ones: the mean over all is half the sum of the two terms.
         return 2 * learn(network, torch.cat([normalise(batch["image"]), made]))
 

@@ -60,7 +60,7 @@ class HuggingFace:
             name=Path(name).name,
             metric=gives == "metres",
             output="inverse_depth" if gives == "inverse_depth" else "depth",
-            **input_size(how),
+            **input_size(how, model.config),
         )
 
     def __call__(
@@ -93,8 +93,8 @@ def what_it_gives(config: Any, name: str) -> str:
     return KNOWN[kind]
 
 
-def input_size(how: dict[str, Any]) -> dict[str, Any]:
-    """pixels and multiple of a ModelSpec, and its size where it is fixed, from a preprocessor."""
+def input_size(how: dict[str, Any], config: Any) -> dict[str, Any]:
+    """size of a ModelSpec where it is fixed, pixels and multiple where not; of a preprocessor."""
     size = how.get("size", {"height": 480, "width": 640})
     if isinstance(size, int):
         size = {"height": size, "width": size}
@@ -102,6 +102,8 @@ def input_size(how: dict[str, Any]) -> dict[str, Any]:
         size = {"height": size["shortest_edge"], "width": size["shortest_edge"] * 4 // 3}
     width, height = int(size["width"]), int(size["height"])
     multiple = max(int(how.get("ensure_multiple_of", 1)), int(how.get("size_divisor", 1)))
-    if "size" in how and not how.get("keep_aspect_ratio", False):
+    # A DPT whose backbone is not a model of its own takes no other shape than its size.
+    any_shape = how.get("keep_aspect_ratio", False) and getattr(config, "backbone_config", None)
+    if "size" in how and not any_shape:
         return {"size": (width, height)}
     return {"pixels": width * height, "multiple": multiple if multiple > 1 else 32}

@@ -110,6 +110,8 @@ class Pictures(Dataset):
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        if not np.sum(weights) > 0:
+            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
         self.pictures, self.share = pictures, np.array(weights) / np.sum(weights)
         self.size, self.smallest, self.mixed = size, smallest, mixed
         self.seed, self.mine = seed, range(rank, batch, world)

@@ -338,7 +338,11 @@ def test_images_that_cannot_be_mixed_are_refused(plane_folder, clips):
     with pytest.raises(ConfigError, match="skip_last: 6 leaves none of the 6 frames"):
         load_pictures((Source(str(clips), skip_last=6),), True, progress=False)
     with pytest.raises(ConfigError, match="expected simulated images for method=mixed, got none"):
-        DistillFreeSettings()
+        DistillFreeSettings(teacher="default")
+    with pytest.raises(ConfigError, match="teacher: expected a checkpoint or a shipped model"):
+        DistillFreeSettings(method="noise")
+    with pytest.raises(ConfigError, match="weight: expected one above 0"):
+        Pictures([[], []], [0.0, 0.0], (64, 48), 1.0, True, 1, 0)
 
 
 def test_command_names_the_recipe(capsys):

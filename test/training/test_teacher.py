@@ -183,7 +183,11 @@ ASPECT = {"size": {"height": 56, "width": 56}, "keep_aspect_ratio": True, "ensur
 
 @pytest.mark.parametrize(
     ("kind", "preprocessor", "size"),
-    [("depth_anything", ASPECT, (70, 42)), ("dpt", {"size": 64}, (64, 64))],
+    [
+        ("depth_anything", ASPECT, (70, 42)),
+        ("depth_anything", {**ASPECT, "keep_aspect_ratio": False}, (56, 56)),
+        ("dpt", {"size": 64, "keep_aspect_ratio": True}, (64, 64)),
+    ],
 )
 def test_hugging_face_model_answers_as_when_it_is_called_by_hand(
     local_model, kind, preprocessor, size
