@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +10,11 @@ import numpy as np
 import yaml
 
 from mde_ros.evaluation import render
+from mde_ros.evaluation.page import PALETTE, legend, themes, write_page
 from mde_ros.evaluation.pictures import Picture, load_pictures, pictures_path
-from mde_ros.evaluation.results import (
-    COLUMNS,
-    ResultsError,
-    load_results,
-    speed_words,
-    write_atomically,
-)
+from mde_ros.evaluation.results import COLUMNS, ResultsError, load_results
 from mde_ros.metrics import is_measured
 
-INK = {"light": "#1d2530", "dark": "#dfe5ee"}
-FAINT = {"light": "#d9dee6", "dark": "#353d4a"}
-PALETTE = ("#2f78e0", "#ef7d1a", "#1fa37a", "#b45bd0", "#d6455d", "#7f8ea3")
 PICTURE_WIDTH = 480
 
 
@@ -46,18 +35,10 @@ def write_report(
     Raises:
         ResultsError: when the file cannot be written, or a library that draws is missing.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ResultsError(
-            f"report: {error.name} is not installed (pip install matplotlib jinja2)"
-        ) from None
     rows = _rows(results)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, words=speed_words)
-    template = (resources.files("mde_ros") / "evaluation/report.html.j2").read_text("utf-8")
-    page = environment.from_string(template).render(
+    write_page(
+        path,
+        "report.html.j2",
         title=title or f"Depth on {', '.join(dict.fromkeys(r['data']['name'] for r in results))}",
         results=results,
         rows=rows,
@@ -71,7 +52,6 @@ def write_report(
         error_limit=round(100 * render.ERROR_LIMIT),
         settings=[yaml.safe_dump(r["settings"], sort_keys=False) for r in results],
     )
-    write_atomically(path, page.encode())
 
 
 def run_report(files: Sequence[str], *, output: str = "report.html") -> int:
@@ -133,10 +113,6 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple]:
     return shown
 
 
-def _number(value: float | None, decimals: int = 3) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}"
-
-
 def _shown(picture: Picture) -> dict[str, Any]:
     """A picture ready for the template: everything a data URI, one depth scale for all maps."""
     known = picture.truth_m
@@ -191,7 +167,7 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     def add(title: str, text: str, key: str, draw: Callable[[Any], None]) -> None:
         if any(r["model"].get(key) for r in rows):
-            out.append({"title": title, "text": text, **_themes(draw)})
+            out.append({"title": title, "text": text, **themes(draw)})
 
     add(
         "Error against distance",
@@ -232,40 +208,6 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def _themes(draw: Callable[[Any], None]) -> dict[str, str]:
-    """The same chart drawn for a light and for a dark page, as SVG data URIs."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    out = {}
-    for theme in ("light", "dark"):
-        ink = INK[theme]
-        style: Any = {
-            "svg.hashsalt": "mde_ros",
-            "font.size": 9.5,
-            "text.color": ink,
-            "axes.edgecolor": FAINT[theme],
-            "axes.labelcolor": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "grid.color": FAINT[theme],
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "legend.frameon": False,
-            "hatch.color": FAINT[theme],
-        }
-        with matplotlib.rc_context(style):
-            figure = Figure(figsize=(5.6, 3.2), layout="constrained")
-            draw(figure.add_subplot())
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        data = base64.b64encode(buffer.getvalue()).decode()
-        out[theme] = f"data:image/svg+xml;base64,{data}"
-    return out
-
-
 def _draw_distance(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     bands = rows[0]["model"].get("by_distance") or []
     total = sum(b["pixels"] for b in bands) or 1
@@ -287,7 +229,7 @@ def _draw_distance(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylabel("relative error, %")
     axes.set_zorder(share.get_zorder() + 1)
     axes.patch.set_visible(False)
-    _legend(axes)
+    legend(axes)
 
 
 def _draw_bias(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -300,7 +242,7 @@ def _draw_bias(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("measured distance, m")
     axes.set_ylabel("predicted − measured, m")
-    _legend(axes)
+    legend(axes)
 
 
 def _draw_frames(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -324,7 +266,7 @@ def _draw_series(axes: Any, rows: Sequence[Mapping[str, Any]], key: str, unit: f
         axes.plot(x, y, style, color=row["colour"], lw=1.4, ms=3, label=row["label"])
     axes.set_xlabel("frame")
     axes.locator_params(axis="x", integer=True)
-    _legend(axes)
+    legend(axes)
 
 
 def _draw_rows(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -337,7 +279,7 @@ def _draw_rows(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(left=0)
     axes.set_yticks([0, 25, 50, 75, 100], ["top", "25 %", "50 %", "75 %", "bottom"])
     axes.set_xlabel("relative error, %")
-    _legend(axes)
+    legend(axes)
 
 
 def _draw_latency(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -353,15 +295,10 @@ def _draw_latency(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             axes.axvline(latency["p95"], color=row["colour"], ls="--", lw=1.2)
     axes.set_xlabel("milliseconds per frame")
     axes.set_ylabel("frames, %")
-    _legend(axes)
+    legend(axes)
 
 
 def _enough(bands: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
     """Bands that hold at least a thousandth of all pixels: the others say nothing."""
     total = sum(b["pixels"] for b in bands or ())
     return [b for b in bands or () if b["pixels"] * 1000 >= total]
-
-
-def _legend(axes: Any) -> None:
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(loc="best", fontsize=8.5)
