@@ -52,7 +52,12 @@ class DepthModel(nn.Module):
     def forward(
         self, image: Tensor, focal_px: Tensor, sparse_m: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = self.normalise(image)
+        return self.metres(self.normalise(image), focal_px, sparse_m)
+
+    def metres(
+        self, x: Tensor, focal_px: Tensor, sparse_m: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What forward returns, of an image (N, 3, h, w) that is normalised already."""
         # Without f_c the factor is 1, computed so that an exported graph keeps this input.
         canonical_px = focal_px if self.focal_px is None else self.focal_px
         ratio = (focal_px / canonical_px).view(-1, 1, 1, 1)
