@@ -204,6 +204,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--out", required=True, metavar="DIR")
     flag("--rooms", type=int, help="clips of rooms")
     flag("--streets", type=int, help="clips of streets")
+    flag("--drives", type=int, help="clips of streets as a car in traffic sees them")
     flag("--frames", type=int, help="frames per clip")
     flag("--size", metavar="WxH", help="image size in pixels")
     flag("--seed", type=int)
@@ -507,6 +508,7 @@ def run_simulate(a: argparse.Namespace) -> int:
     flags = {
         "rooms": a.rooms,
         "streets": a.streets,
+        "drives": a.drives,
         "frames": a.frames,
         "size": picture_size(a.size) if a.size else None,
         "seed": a.seed,

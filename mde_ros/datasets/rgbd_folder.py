@@ -1,6 +1,7 @@
 """RGB-D folders: rgb/NAME.jpg|png, depth/NAME.png (uint16 mm), intrinsics.json, pose/NAME.txt.
 
-Simulated ones have instance/NAME.png too: uint16, the object that each pixel shows.
+Simulated ones have instance/NAME.png too: uint16, the object that each pixel shows; their scan.npz
+says which objects move.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,8 @@ class RgbdFolder:
         image = read_rgb_of(file, self.camera, "intrinsics.json")
         stamp_ns = self.begin_ns + index * self.period_ns
         frame = Frame(image, self.camera, stamp_ns=stamp_ns)
-        return Sample(frame, self._depth_m(file.stem, image.shape[:2]), f"{self.name}/{file.stem}")
+        truth_m = self._depth_m(file.stem, image.shape[:2])
+        return Sample(frame, truth_m, f"{self.name}/{file.stem}", self._moving(index))
 
     def pose(self, index: int) -> np.ndarray | None:
         """T_world_camera (4, 4) in metres, where the folder has poses."""
@@ -75,6 +78,23 @@ class RgbdFolder:
         file = self.path / "instance" / self.files[index].with_suffix(".png").name
         size = (self.camera.height, self.camera.width)
         return read_depth(file, size, per_m=1).astype(np.uint16) if file.is_file() else None
+
+    @cached_property
+    def _movers(self) -> np.ndarray | None:
+        """Which objects move, as numbered in instance/; None where nobody says so."""
+        file = self.path / "scan.npz"
+        if not file.is_file():
+            return None
+        with np.load(file) as scan:
+            if "object_moving" not in scan:
+                return None
+            return np.flatnonzero(scan["object_moving"]) + 1
+
+    def _moving(self, index: int) -> np.ndarray | None:
+        if self._movers is None:
+            return None
+        instance = self.instance(index)
+        return None if instance is None else np.isin(instance, self._movers)
 
     def _depth_m(self, stem: str, size: tuple[int, int]) -> np.ndarray | None:
         file = self.path / "depth" / f"{stem}.png"

@@ -15,9 +15,10 @@ from mde_ros.simulation.render import SceneRenderer
 from mde_ros.simulation.rooms import random_room
 from mde_ros.simulation.shapes import Scene
 from mde_ros.simulation.streets import random_street
+from mde_ros.simulation.traffic import random_drive, ride
 
 Rng = np.random.Generator
-KINDS = ("room", "street")
+KINDS = ("room", "street", "drive")
 PARTIAL = ".partial"  # the folder in which clips grow
 SCENES_TRIED = 20  # until one gives enough frames
 STARTS_TRIED = 5  # in each of them
@@ -29,6 +30,8 @@ class SimulationSettings:
 
     Args:
         rooms, streets: clips of each kind.
+        drives: clips of a street as a car sees it in its lane, among others that keep its speed
+            or come towards it; 10 frames per second if rate_hz is None.
         frames: frames of one clip.
         size: (width, height) in pixels.
         seed: the same seed gives the same clips.
@@ -46,9 +49,10 @@ class SimulationSettings:
     jobs: int | None = None
     rate_hz: float | None = None
     bag: bool = False
+    drives: int = 0
 
     def __post_init__(self):
-        for name in ("rooms", "streets", "seed"):
+        for name in ("rooms", "streets", "drives", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, value in (("frames", self.frames), ("jobs", self.jobs or 1)):
@@ -133,8 +137,13 @@ def record_clip(out: Path, settings: SimulationSettings, kind: str, index: int) 
     name = clip_name(kind, index)
     for attempt in range(SCENES_TRIED):
         rng = np.random.default_rng([settings.seed, index, KINDS.index(kind), attempt])
-        scene, plan = random_room(rng) if kind == "room" else random_street(rng)
-        rig = random_rig(rng, kind, settings)
+        plan = None
+        if kind == "drive":
+            rig = car_rig(rng, settings)
+            scene = random_drive(rng, rig.speed)
+        else:
+            scene, plan = random_room(rng) if kind == "room" else random_street(rng)
+            rig = random_rig(rng, kind, settings)
         renderer = SceneRenderer(scene, rig.size, rig.focal_px)
         try:
             shots = film(rng, renderer, plan, rig, settings.frames)
@@ -173,11 +182,30 @@ def random_rig(rng: Rng, kind: str, settings: SimulationSettings) -> Rig:
     )  # fmt: skip
 
 
+def car_rig(rng: Rng, settings: SimulationSettings) -> Rig:
+    """A camera behind a windscreen."""
+    half_angle = np.radians(rng.uniform(60, 75)) / 2
+    height, speed, interval_s = (
+        rng.uniform(1.2, 1.7),
+        rng.uniform(4, 8),
+        1 / (settings.rate_hz or 10),
+    )
+    return Rig(
+        settings.size, settings.size[0] / 2 / np.tan(half_angle), height, rng.uniform(-0.02, 0.08),
+        rng.normal(0, 0.01), rng.uniform(0.3, 0.7), 0.002, speed, interval_s, gapless=True,
+    )  # fmt: skip
+
+
 # ----------------------------------------------------------------------------- filming
 
 
-def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int) -> list[Shot]:
-    """Record `frames` shots on one way through the scene; none when no way has enough views."""
+def film(
+    rng: Rng, renderer: SceneRenderer, plan: FloorPlan | None, rig: Rig, frames: int
+) -> list[Shot]:
+    """Record `frames` shots on one way through the scene; none when no way has enough views.
+
+    Without a plan it is a drive's.
+    """
     outdoors = renderer.scene.kind == "street"
     for _ in range(STARTS_TRIED):
         moments = good_moments(rng, renderer, plan, rig, frames)
@@ -190,7 +218,7 @@ def film(rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: i
 
 
 def good_moments(
-    rng: Rng, renderer: SceneRenderer, plan: FloorPlan, rig: Rig, frames: int
+    rng: Rng, renderer: SceneRenderer, plan: FloorPlan | None, rig: Rig, frames: int
 ) -> list[Moment]:
     """The first `frames` moments of a drive that see more than a wall, or fewer.
 
@@ -199,7 +227,11 @@ def good_moments(
     outdoors = renderer.scene.kind == "street"
     moments: list[Moment] = []
     least_m = rng.uniform(0.8, 1.8) * (0.5 if rig.gapless else 1.0)
-    for step, (x, y, heading) in enumerate(drive(rng, plan, rig, 2 * frames, outdoors)):
+    if plan is None:
+        way = ride(rng, rig.speed, rig.interval_s, 2 * frames)
+    else:
+        way = drive(rng, plan, rig, 2 * frames, outdoors)
+    for step, (x, y, heading) in enumerate(way):
         time_s = step * rig.interval_s
         T_world_camera = camera_pose(rng, rig, x, y, heading)
         renderer.set(T_world_camera, time_s)

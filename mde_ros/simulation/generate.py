@@ -24,6 +24,7 @@ def generate(
     jobs: int | None = SimulationSettings.jobs,
     rate_hz: float | None = SimulationSettings.rate_hz,
     bag: bool = SimulationSettings.bag,
+    drives: int = SimulationSettings.drives,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write the clips that `out` does not hold yet; the folders of all of them.
@@ -37,7 +38,7 @@ def generate(
         ValueError: when `out` holds clips of another seed, size, length or rate.
     """
     settings = SimulationSettings(
-        rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs, rate_hz, bag
+        rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs, rate_hz, bag, drives
     )
     gl_context(*settings.size)  # fail here, once, with a remedy
     out = Path(out)
@@ -99,10 +100,11 @@ def ignore_interrupt() -> None:
 
 
 def interleaved(settings: SimulationSettings) -> list[tuple[str, int]]:
-    """All clips as (kind, index), streets spread evenly among rooms."""
+    """All clips as (kind, index), streets and drives spread evenly among rooms."""
     clips = [("room", index) for index in range(settings.rooms)]
     clips += [("street", index) for index in range(settings.streets)]
-    counts = {"room": settings.rooms, "street": settings.streets}
+    clips += [("drive", index) for index in range(settings.drives)]
+    counts = {"room": settings.rooms, "street": settings.streets, "drive": settings.drives}
     return sorted(clips, key=lambda clip: ((clip[1] + 0.5) / counts[clip[0]], clip[0]))
 
 
@@ -146,7 +148,7 @@ def simulate(settings: SimulationSettings, out: str | Path) -> int:
             task = bar.add_task("simulate", total=None)
             generate(
                 out, settings.rooms, settings.streets, settings.frames, settings.size,
-                settings.seed, settings.jobs, settings.rate_hz, settings.bag,
+                settings.seed, settings.jobs, settings.rate_hz, settings.bag, settings.drives,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:

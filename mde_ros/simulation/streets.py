@@ -14,9 +14,13 @@ MIDDLE_M, HALF_M = (START_M + END_M) / 2, (END_M - START_M) / 2
 KERB_M = 0.12
 
 
-def random_street(rng: Rng) -> tuple[Scene, FloorPlan]:
-    """A straight street along x and the plan of where a camera may go."""
-    road, pavement = rng.uniform(2.8, 6.5), rng.uniform(1.5, 4.0)  # half width, width
+def random_street(rng: Rng, least_road_m: float = 2.8) -> tuple[Scene, FloorPlan]:
+    """A straight street along x and the plan of where a camera may go.
+
+    Args:
+        least_road_m: of the carriageway's half width.
+    """
+    road, pavement = rng.uniform(least_road_m, 6.5), rng.uniform(1.5, 4.0)  # half width, width
     objects = ground(rng, road, pavement)
     plan = FloorPlan((0.0, -road - pavement), (60.0, road + pavement))
     plan.clear((0.0, -road - pavement), (60.0, road + pavement))

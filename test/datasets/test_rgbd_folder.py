@@ -88,6 +88,18 @@ def test_frame_without_depth_has_no_truth(folder):
     assert data[1].truth_m is None and data[2].truth_m is not None
 
 
+def test_what_moves_is_what_the_simulation_says_moves(folder):
+    assert open_dataset(folder)[0].moving is None
+    (folder / "instance").mkdir()
+    instance = np.zeros((15, 20), np.uint16)
+    instance[2:5, 3:9], instance[10:, :4] = 2, 3
+    cv2.imwrite(str(folder / f"instance/{NAMES[1]}.png"), instance)
+    np.savez(folder / "scan.npz", object_moving=np.array([False, True, False]))
+    data = open_dataset(folder)
+    assert np.array_equal(data[1].moving, instance == 2)
+    assert data[0].moving is None
+
+
 def test_folder_of_folders_is_their_frames_one_after_the_other(tmp_path):
     write_folder(tmp_path / "house/b", ("1",))
     write_folder(tmp_path / "house/a")

@@ -43,7 +43,7 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("clips")
 
 
-@pytest.fixture(params=["room", "street"])
+@pytest.fixture(params=["room", "street", "drive"])
 def clip(request, opengl, out):
     folder = out / f"{request.param}_000002"
     if not folder.exists():
