@@ -22,7 +22,7 @@ TABLE = {
     "weights": set(),
     "geometry": {"frame"},
     "losses": {"geometry"},
-    "attacks": {"geometry"},
+    "attacks": {"losses", "model"},
     "networks": set(),
     "checkpoint": {"networks"},
     "model": {"networks", "checkpoint"},

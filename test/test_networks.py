@@ -20,6 +20,9 @@ COUNTS = {
     "light_mobilenet_v2": 1_673_905,
     "fast_mobilenet_v2": 1_481_460,
     "lifelong_resnet34": 22_023_106,
+    "saliency_drn22": 25_259_761,
+    "saliency_drn38": 35_367_921,
+    "saliency_drn54": 44_675_185,
 }
 PYRAMIDS = {  # channels and the size of each map of a 304x228 image, METHODS 1 and 5
     "resnet50": [(256, 57, 76), (512, 29, 38), (1024, 15, 19), (2048, 8, 10)],
@@ -38,7 +41,8 @@ def on_meta(make):
 
 
 COMPLETION = [n for n in NETWORKS if demands(on_meta(NETWORKS[n].make)).get("takes_points")]
-MONO = [n for n in NETWORKS if n not in COMPLETION]
+MASKS = [n for n in NETWORKS if n.startswith("saliency_")]
+MONO = [n for n in NETWORKS if n not in COMPLETION + MASKS]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from mde_ros.networks.fcrn import FcrnNet
 from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
+from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ NETWORKS = {
         partial(LifelongNet, "mobilenet_v2", fast=True), "ours, after TNNLS"
     ),
     "completion_mobilenet_v2": Network(LightCompletion, "ours, trained after RA-L 2023"),
+    "saliency_drn22": Network(partial(SaliencyNet, 22), "Hu et al., ICCV 2019 (mask)"),
+    "saliency_drn38": Network(partial(SaliencyNet, 38), "Hu & Okatani 2019 (mask)"),
+    "saliency_drn54": Network(partial(SaliencyNet, 54), "Hu & Okatani 2019 (mask)"),
+    "saliency_mobilenet_v2": Network(LightSaliencyNet, "ours, after ICCV 2019 (mask)"),
 }
 
 
