@@ -3,14 +3,19 @@
     python scripts/ship.py CHECKPOINT NAME [SET[:SKIP_LAST] …]
 
 Writes mde_ros/weights/NAME.safetensors (fp16) and NAME.onnx, which points into it. With data sets
-(the labelled ones it was trained on, without the frames held out), the canonical focal length is
-fitted so that the median of prediction / truth is 1 over them: training on log-depth with edge
-terms leaves depth a few per cent too near.
+(labelled, without the frames held out) what training leaves wrong by a factor is put right:
+
+- of a student the canonical focal length, so that the median of prediction / truth is 1: training
+  on log-depth with edge terms leaves depth a few per cent too near;
+- of a completion network, which has its scale from the scan, the uncertainty, so that 68 % of the
+  errors lie within it: a network is surer of what it was trained on than of what it was not.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,34 +24,59 @@ import numpy as np
 from mde_ros import checkpoint
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
+from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
 from mde_ros.export import export
+from mde_ros.frame import Prediction
 from mde_ros.geometry import median_scale
 from mde_ros.pipeline import DepthPipeline
 
 WEIGHTS = Path(__file__).parent.parent / "mde_ros" / "weights"
 EVERY = 10  # frames
+SCAN = VirtualScan(0.3)
 
 
-def scale_of(model: Path, sets: list[str]) -> float:
-    """Geometric mean over the sets of that of their frames' median(prediction) / median(truth)."""
+def focal_factor(prediction: Prediction, truth_m: np.ndarray) -> float:
+    """Median of prediction / truth."""
+    return 1 / median_scale(prediction.depth, truth_m)
+
+
+def uncertainty_factor(prediction: Prediction, truth_m: np.ndarray) -> float:
+    """What the uncertainty must be multiplied by for 68.3 % of the errors to lie within it."""
+    assert prediction.uncertainty is not None
+    valid = (truth_m > 0) & (prediction.uncertainty > 0)
+    errors = np.abs(prediction.depth[valid] - truth_m[valid]) / prediction.uncertainty[valid]
+    return float(np.percentile(errors, 68.27))
+
+
+def factor_of(
+    model: Path, sets: list[str], measure: Callable[[Prediction, np.ndarray], float]
+) -> float:
+    """Geometric mean over the sets of that of their frames' factors."""
     pipeline = DepthPipeline(PipelineSettings(model=str(model), device="cpu"))
     logs = []
     for entry in sets:
         path, _, skip = entry.partition(":")
         data = open_dataset(path)
+        if pipeline.runtime.spec.takes_points and data[0].frame.points is None:
+            data = WithScan(data, SCAN)
         samples = (data[i] for i in range(0, len(data) - int(skip or 0), EVERY))
-        scales = [median_scale(pipeline(s.frame).depth, s.truth_m) for s in samples]  # type: ignore[arg-type]
-        logs.append(-np.log(scales).mean())
-        print(f"{data.name}: prediction / truth {np.exp(logs[-1]):.3f}")
+        factors = [measure(pipeline(s.frame), s.truth_m) for s in samples if s.truth_m is not None]
+        logs.append(np.log(factors).mean())
+        print(f"{data.name}: {np.exp(logs[-1]):.3f}")
     return float(np.exp(np.mean(logs)))
 
 
 def main(source: str, name: str, *sets: str) -> None:
-    """Fit the scale, store, export, and say how far the export is from torch."""
+    """Fit the factor, store, export, and say how far the export is from torch."""
     loaded = checkpoint.load(Path(source))
     spec = loaded.spec | {"name": name}
-    if sets:
-        spec["focal_px"] = round(spec["focal_px"] * scale_of(Path(source), list(sets)), 1)
+    if sets and spec.get("takes_points"):
+        factor = factor_of(Path(source), list(sets), uncertainty_factor)
+        loaded.network.doubt[-1].bias.data += 2 * math.log(factor)  # s = ln(σ²/2)
+        print(f"uncertainty: x {factor:.2f}")
+    elif sets:
+        factor = factor_of(Path(source), list(sets), focal_factor)
+        spec["focal_px"] = round(spec["focal_px"] * factor, 1)
         print(f"canonical focal length: {spec['focal_px']} px")
     target = WEIGHTS / f"{name}.safetensors"
     checkpoint.save(target, replace(loaded, spec=spec), half=True)
