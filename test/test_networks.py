@@ -42,7 +42,8 @@ def on_meta(make):
 
 COMPLETION = [n for n in NETWORKS if demands(on_meta(NETWORKS[n].make)).get("takes_points")]
 MASKS = [n for n in NETWORKS if n.startswith("saliency_")]
-MONO = [n for n in NETWORKS if n not in COMPLETION + MASKS]
+VIDEO = [n for n in NETWORKS if not demands(on_meta(NETWORKS[n].make)).get("metric", True)]
+MONO = [n for n in NETWORKS if n not in COMPLETION + MASKS + VIDEO]
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +66,28 @@ def test_table_lists_every_network_with_its_count(described):
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_encoder_maps_have_the_published_shapes(name):
     encoder = on_meta(lambda: make_backbone(name))
-    maps = encoder(torch.empty(1, 3, 228, 304, device="meta"))
+    image = torch.empty(1, 3, 228, 304, device="meta")
+    maps = encoder(image)
+    assert encoder.stem(image).shape[1:] == (encoder.stem_channels, 114, 152)
     assert [tuple(m.shape[1:]) for m in maps] == PYRAMIDS[name]
     assert tuple(m.shape[1] for m in maps) == encoder.channels
 
 
 @pytest.mark.parametrize("name", MONO)
 def test_output_is_half_the_input_at_any_size(name):
-    """Odd sizes go to the next whole pixel at a quarter, as the strides do; SENet's rounds down."""
+    """Odd sizes go to the next whole pixel at a quarter, as the strides do; SENet's rounds down.
+
+    What SARPN puts out has the size of a map at a half.
+    """
     network = on_meta(lambda: make_network(name))
     for height, width in ((228, 304), (64, 96), (97, 131), (101, 66), (35, 34)):
         out = network(torch.empty(2, 3, height, width, device="meta"))
         out = out[0] if isinstance(out, tuple) else out
         quarters = {out.shape[2] / 2 - height / 4, out.shape[3] / 2 - width / 4}
         assert out.shape[:2] == (2, 1) and max(map(abs, quarters)) < 1, (height, width)
-        if name != "mff_senet154":
+        if name.startswith("sarpn"):
+            assert tuple(out.shape[2:]) == (-(-height // 2), -(-width // 2))
+        elif name != "mff_senet154":
             assert tuple(out.shape[2:]) == (-(-height // 4) * 2, -(-width // 4) * 2)
 
 

@@ -15,6 +15,7 @@ from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
 from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
+from mde_ros.networks.video import Decoder, LightDecoder, VideoNet
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ NETWORKS = {
         partial(LifelongNet, "mobilenet_v2", fast=True), "ours, after TNNLS"
     ),
     "completion_mobilenet_v2": Network(LightCompletion, "ours, trained after RA-L 2023"),
+    "monodepth2_resnet18": Network(
+        partial(VideoNet, "resnet18", Decoder), "Godard et al., ICCV 2019"
+    ),
+    "cadepth_resnet50": Network(
+        partial(VideoNet, "resnet50", partial(Decoder, attention=True)), "Yan et al., 3DV 2021"
+    ),
+    "video_mobilenet_v2": Network(
+        partial(VideoNet, "mobilenet_v2", LightDecoder), "ours, after ICCV 2019"
+    ),
     "saliency_drn22": Network(partial(SaliencyNet, 22), "Hu et al., ICCV 2019 (mask)"),
     "saliency_drn38": Network(partial(SaliencyNet, 38), "Hu & Okatani 2019 (mask)"),
     "saliency_drn54": Network(partial(SaliencyNet, 54), "Hu & Okatani 2019 (mask)"),
@@ -70,6 +80,6 @@ def make_network(name: str, **options: Any) -> nn.Module:
 
 
 def demands(network: nn.Module) -> dict[str, Any]:
-    """What a network's class says it needs of its input: ModelSpec's takes_points and multiple."""
-    names = ("takes_points", "multiple")
+    """What a network's class says of itself: ModelSpec's takes_points, multiple and metric."""
+    names = ("takes_points", "multiple", "metric")
     return {name: getattr(network, name) for name in names if hasattr(network, name)}

@@ -15,12 +15,24 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """An encoder; `channels` are those of the four maps that forward returns, fine to coarse."""
+    """An encoder: a stem, whose map is half the image's size, and four stages.
 
+    `channels` are those of the four maps that forward returns, fine to coarse.
+    """
+
+    stem_channels: int
     channels: tuple[int, int, int, int]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) → the map at 1/2."""
         raise NotImplementedError
+
+    def stages(self, half: Tensor) -> list[Tensor]:
+        """The map at 1/2 → those at 1/4, 1/8, 1/16 and 1/32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.stages(self.stem(x))
 
 
 def conv_bn_relu(
@@ -52,9 +64,10 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(Backbone):
     """MobileNet-V2 up to its 17th block: 24, 32, 96 and 160 channels (METHODS 5)."""
 
+    stem_channels = 16
     channels = (24, 32, 96, 160)
     # expansion, channels, blocks, stride
-    stages = (
+    layers = (
         (1, 16, 1, 1),
         (6, 24, 2, 2),
         (6, 32, 3, 2),
@@ -67,16 +80,19 @@ class MobileNetV2(Backbone):
         super().__init__()
         blocks: list[nn.Module] = [nn.Sequential(*conv_bn_relu(3, 32, 3, 2))]
         cin = 32
-        for expand, cout, count, stride in self.stages:
+        for expand, cout, count, stride in self.layers:
             for i in range(count):
                 blocks.append(InvertedResidual(cin, cout, stride if i == 0 else 1, expand))
                 cin = cout
         self.features = nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for i, block in enumerate(self.features):
-            x = block(x)
+    def stem(self, x: Tensor) -> Tensor:
+        return self.features[1](self.features[0](x))
+
+    def stages(self, half: Tensor) -> list[Tensor]:
+        x, maps = half, []
+        for i in range(2, len(self.features)):
+            x = self.features[i](x)
             if i in (3, 6, 13, 16):
                 maps.append(x)
         return maps
@@ -135,6 +151,7 @@ def projection(cin: int, cout: int, stride: int, kernel: int = 1) -> nn.Sequenti
 class ResNet(Backbone):
     """ResNet-18, 34 or 50 without pooling and classifier."""
 
+    stem_channels = 64
     layers: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
         18: (BasicBlock, (2, 2, 2, 2)),
         34: (BasicBlock, (3, 4, 6, 3)),
@@ -155,10 +172,11 @@ class ResNet(Backbone):
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             cin = cout
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.max_pool2d(x, 3, 2, 1)
-        maps = []
+    def stem(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))
+
+    def stages(self, half: Tensor) -> list[Tensor]:
+        x, maps = F.max_pool2d(half, 3, 2, 1), []
         for i in range(1, 5):
             x = self.get_submodule(f"layer{i}")(x)
             maps.append(x)
@@ -183,6 +201,7 @@ class DenseLayer(nn.Module):
 class DenseNet161(Backbone):
     """DenseNet-161; maps 1–3 are taken after a transition's 1×1, before its pooling (METHODS 1)."""
 
+    stem_channels = 96
     channels = (192, 384, 1056, 2208)
 
     def __init__(self) -> None:
@@ -207,11 +226,13 @@ class DenseNet161(Backbone):
         layers["norm5"] = nn.BatchNorm2d(cin)
         self.features = nn.Sequential(layers)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
         f = self.features.get_submodule
-        x = F.relu(f("norm0")(f("conv0")(x)))
-        x = F.max_pool2d(x, 3, 2, 1)
-        maps = []
+        return F.relu(f("norm0")(f("conv0")(x)))
+
+    def stages(self, half: Tensor) -> list[Tensor]:
+        f = self.features.get_submodule
+        x, maps = F.max_pool2d(half, 3, 2, 1), []
         for i in (1, 2, 3):
             x = f(f"denseblock{i}")(x)
             x = f(f"transition{i}.conv")(F.relu(f(f"transition{i}.norm")(x)))
@@ -258,6 +279,7 @@ class SEBottleneck(nn.Module):
 class SENet154(Backbone):
     """SENet-154: a stem of three 3×3 convolutions, layers 3-8-36-3."""
 
+    stem_channels = 128
     channels = (256, 512, 1024, 2048)
 
     def __init__(self) -> None:
@@ -277,9 +299,13 @@ class SENet154(Backbone):
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             cin = cout
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.layer0(x)
-        maps = []
+    def stem(self, x: Tensor) -> Tensor:
+        for layer in list(self.layer0)[:-1]:
+            x = layer(x)
+        return x
+
+    def stages(self, half: Tensor) -> list[Tensor]:
+        x, maps = self.layer0[-1](half), []
         for i in range(1, 5):
             x = self.get_submodule(f"layer{i}")(x)
             maps.append(x)

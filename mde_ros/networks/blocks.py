@@ -84,13 +84,14 @@ def conv5(cin: int, cout: int) -> nn.Sequential:
     )
 
 
-def separable5(channels: int) -> nn.Sequential:
+def separable5(cin: int, cout: int | None = None) -> nn.Sequential:
     """5×5 depthwise and 1×1, each with batch norm and ReLU: conv5 at an eighteenth of its cost."""
+    cout = cout or cin
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False),
-        nn.BatchNorm2d(channels),
+        nn.Conv2d(cin, cin, 5, padding=2, groups=cin, bias=False),
+        nn.BatchNorm2d(cin),
         nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
+        nn.Conv2d(cin, cout, 1, bias=False),
+        nn.BatchNorm2d(cout),
         nn.ReLU(inplace=True),
     )
