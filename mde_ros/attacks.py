@@ -28,7 +28,6 @@ def ifgsm(
     iterations: int,
     alpha: float = 1.0,
     space: str = "normalised",
-    start: Tensor | None = None,
 ) -> Tensor:
     """x* of x*_{t+1} = Clip_{ε,x}(x*_t + α sign ∇ℓ(x*_t)), x*_0 = x.
 
@@ -41,8 +40,6 @@ def ifgsm(
         epsilon: the largest change of a value; a tensor of shape (N, 1, 1, 1): of each image.
         space: in what ε, α and the image's range are given: the normalised tensor, as published
             (0.1 is about 5.8 of 255 grey levels), or the unit interval of pixel values.
-        start: x*_0, normalised, where it is not x: where ℓ's target is what the network says of x
-            itself, the gradient there is 0 and nothing would move.
 
     Raises:
         ValueError: on an unknown space.
@@ -55,7 +52,7 @@ def ifgsm(
     clean = (x.detach() * std + mean).detach()
     least, largest = clean.amin((1, 2, 3), keepdim=True), clean.amax((1, 2, 3), keepdim=True)
     low, high = torch.maximum(clean - epsilon, least), torch.minimum(clean + epsilon, largest)
-    attacked = clean if start is None else (start.detach() * std + mean).clamp(low, high)
+    attacked = clean
     for _ in range(iterations):
         with torch.enable_grad():
             attacked = attacked.detach().requires_grad_()
@@ -76,7 +73,8 @@ def spoiling(predict: Predict, target: Tensor, objective: str = "l1") -> LossOf:
 
     Args:
         predict: what is attacked; N(x) as published, N(x ⊗ G(x)) by one who knows the defence.
-        target: (N, 1, H, W) truth, 0 = unknown, in what `predict` gives; or a clean prediction.
+        target: (N, 1, H, W) truth, 0 = unknown, in what `predict` gives. At what it says itself
+            the gradient is 0 and nothing moves; a depth beside that will do.
         objective: one of OBJECTIVES.
 
     Raises:

@@ -83,14 +83,13 @@ def test_ten_steps_are_not_weaker_than_one(seed):
     assert losses[0] < losses[1] <= losses[2]
 
 
-def test_attack_on_the_clean_answer_moves_only_from_another_start():
+def test_attack_on_the_clean_answer_moves_only_beside_it():
     network, x = toy(0), images()
     with torch.no_grad():
         said = network(x)
-    loss_of = spoiling(network, said)
-    assert torch.equal(ifgsm(loss_of, x, 0.1, 5), x)
-    begun = ifgsm(loss_of, x, 0.1, 5, start=x + torch.randn_like(x))
-    assert loss_of(begun).min() > 0 and (begun - x).abs().max() <= 0.1 * (1 + 1e-4)
+    assert torch.equal(ifgsm(spoiling(network, said), x, 0.1, 5), x)
+    begun = ifgsm(spoiling(network, 0.99 * said), x, 0.1, 5)
+    assert (begun != x).float().mean() > 0.9
 
 
 def test_attack_leaves_weights_statistics_and_gradients_of_the_network_as_they_are():
