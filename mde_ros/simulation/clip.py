@@ -18,7 +18,7 @@ from mde_ros.simulation.streets import random_street
 from mde_ros.simulation.traffic import random_drive, ride
 
 Rng = np.random.Generator
-KINDS = ("room", "street", "drive")
+KINDS = ("room", "street", "drive", "closeup")
 PARTIAL = ".partial"  # the folder in which clips grow
 SCENES_TRIED = 20  # until one gives enough frames
 STARTS_TRIED = 5  # in each of them
@@ -32,6 +32,7 @@ class SimulationSettings:
         rooms, streets: clips of each kind.
         drives: clips of a street as a car sees it in its lane, among others that keep its speed
             or come towards it; 10 frames per second if rate_hz is None.
+        closeups: clips of rooms by a camera that looks down on what is near.
         frames: frames of one clip.
         size: (width, height) in pixels.
         seed: the same seed gives the same clips.
@@ -50,9 +51,10 @@ class SimulationSettings:
     rate_hz: float | None = None
     bag: bool = False
     drives: int = 0
+    closeups: int = 0
 
     def __post_init__(self):
-        for name in ("rooms", "streets", "drives", "seed"):
+        for name in ("rooms", "streets", "drives", "closeups", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, value in (("frames", self.frames), ("jobs", self.jobs or 1)):
@@ -97,6 +99,7 @@ class Rig:
     speed: float  # m/s
     interval_s: float  # between frames
     gapless: bool  # no frame may be left out
+    close: bool = False  # what it looks at may be near
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def record_clip(out: Path, settings: SimulationSettings, kind: str, index: int) 
             rig = car_rig(rng, settings)
             scene = random_drive(rng, rig.speed)
         else:
-            scene, plan = random_room(rng) if kind == "room" else random_street(rng)
+            scene, plan = random_street(rng) if kind == "street" else random_room(rng)
             rig = random_rig(rng, kind, settings)
         renderer = SceneRenderer(scene, rig.size, rig.focal_px)
         try:
@@ -170,6 +173,8 @@ def random_rig(rng: Rng, kind: str, settings: SimulationSettings) -> Rig:
     speed = rng.uniform(0.3, 1.0)
     if kind == "street" and rng.random() < 0.4:
         height, pitch, speed = rng.uniform(1.2, 1.9), rng.uniform(-0.03, 0.1), rng.uniform(1, 6)
+    elif kind == "closeup":
+        height, pitch, speed = rng.uniform(0.5, 1.6), rng.uniform(0.4, 1.3), 0.5 * speed
     half_angle = np.radians(rng.uniform(45, 90)) / 2
     laser = rng.uniform(0.1, height - 0.03) if robot else rng.uniform(0.15, 0.7)
     roll = rng.normal(0, 0.15 if rng.random() < 0.15 else 0.02)
@@ -178,7 +183,7 @@ def random_rig(rng: Rng, kind: str, settings: SimulationSettings) -> Rig:
         shake, interval_s = 0.3 * shake, 1 / settings.rate_hz
     return Rig(
         settings.size, settings.size[0] / 2 / np.tan(half_angle), height, pitch, roll, laser,
-        shake, speed, interval_s, gapless=settings.rate_hz is not None,
+        shake, speed, interval_s, settings.rate_hz is not None, kind == "closeup",
     )  # fmt: skip
 
 
@@ -226,7 +231,7 @@ def good_moments(
     """
     outdoors = renderer.scene.kind == "street"
     moments: list[Moment] = []
-    least_m = rng.uniform(0.8, 1.8) * (0.5 if rig.gapless else 1.0)
+    least_m = rng.uniform(0.8, 1.8) * (0.35 if rig.close else 0.5 if rig.gapless else 1.0)
     if plan is None:
         way = ride(rng, rig.speed, rig.interval_s, 2 * frames)
     else:

@@ -25,6 +25,7 @@ def generate(
     rate_hz: float | None = SimulationSettings.rate_hz,
     bag: bool = SimulationSettings.bag,
     drives: int = SimulationSettings.drives,
+    closeups: int = SimulationSettings.closeups,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write the clips that `out` does not hold yet; the folders of all of them.
@@ -38,8 +39,9 @@ def generate(
         ValueError: when `out` holds clips of another seed, size, length or rate.
     """
     settings = SimulationSettings(
-        rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs, rate_hz, bag, drives
-    )
+        rooms, streets, frames_per_clip, (size[0], size[1]), seed, jobs, rate_hz, bag, drives,
+        closeups,
+    )  # fmt: skip
     gl_context(*settings.size)  # fail here, once, with a remedy
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -100,11 +102,14 @@ def ignore_interrupt() -> None:
 
 
 def interleaved(settings: SimulationSettings) -> list[tuple[str, int]]:
-    """All clips as (kind, index), streets and drives spread evenly among rooms."""
-    clips = [("room", index) for index in range(settings.rooms)]
-    clips += [("street", index) for index in range(settings.streets)]
-    clips += [("drive", index) for index in range(settings.drives)]
-    counts = {"room": settings.rooms, "street": settings.streets, "drive": settings.drives}
+    """All clips as (kind, index), every kind spread evenly among the others."""
+    counts = {
+        "room": settings.rooms,
+        "street": settings.streets,
+        "drive": settings.drives,
+        "closeup": settings.closeups,
+    }
+    clips = [(kind, index) for kind, count in counts.items() for index in range(count)]
     return sorted(clips, key=lambda clip: ((clip[1] + 0.5) / counts[clip[0]], clip[0]))
 
 
@@ -149,6 +154,7 @@ def simulate(settings: SimulationSettings, out: str | Path) -> int:
             generate(
                 out, settings.rooms, settings.streets, settings.frames, settings.size,
                 settings.seed, settings.jobs, settings.rate_hz, settings.bag, settings.drives,
+                settings.closeups,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     except KeyboardInterrupt:

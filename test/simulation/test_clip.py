@@ -8,7 +8,7 @@ import pytest
 
 from mde_ros.frame import Camera
 from mde_ros.geometry import project, unproject
-from mde_ros.simulation.clip import Laser, SimulationSettings, record_clip, scan
+from mde_ros.simulation.clip import Laser, SimulationSettings, random_rig, record_clip, scan
 from mde_ros.simulation.look import contact_shadow
 from mde_ros.simulation.shapes import Scene, SceneObject
 
@@ -43,7 +43,7 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("clips")
 
 
-@pytest.fixture(params=["room", "street", "drive"])
+@pytest.fixture(params=["room", "street", "drive", "closeup"])
 def clip(request, opengl, out):
     folder = out / f"{request.param}_000002"
     if not folder.exists():
@@ -76,11 +76,24 @@ def test_the_principal_point_is_the_middle_of_pixels_that_count_from_zero(clip):
     assert 45 <= angle <= 90
 
 
+def test_a_close_up_looks_down_and_may_be_nearer_than_a_room(opengl, out):
+    rigs = [
+        random_rig(np.random.default_rng(s), "closeup", SimulationSettings()) for s in range(99)
+    ]
+    assert all(np.radians(20) < rig.pitch < np.radians(80) and rig.close for rig in rigs)
+    record_clip(out, SimulationSettings(frames=3, size=SIZE, seed=6), "closeup", 0)
+    clip = Clip(out / "closeup_000000")
+    for number in range(clip.count):
+        assert clip.pose(number)[2, 2] < -np.sin(np.radians(15))  # the optical axis, shaken
+        assert 0.25 < np.median(clip.depth_m(number)) < 3
+
+
 def test_frames_see_more_than_a_wall(clip):
     for number in range(clip.count):
         depth_m, instance = clip.depth_m(number), clip.image("instance", number)
         assert len(np.unique(instance)) >= 4
-        assert np.percentile(depth_m[depth_m > 0], 90) > 1.4
+        least_m = 0.4 if "closeup" in clip.folder.name else 1.4
+        assert np.percentile(depth_m[depth_m > 0], 90) > least_m
         grey = clip.image("rgb", number).mean(2)
         assert 15 < grey.mean() < 235 and grey.std() > 5
 
