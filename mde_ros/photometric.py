@@ -136,3 +136,10 @@ def motion_matrix(motion: Tensor) -> Tensor:
     upper = torch.cat([torch.linalg.matrix_exp(cross), motion[:, 3:, None].float()], 2)
     lower = upper.new_tensor([0, 0, 0, 1]).expand(len(motion), 1, 4)
     return torch.cat([upper, lower], 1)
+
+
+def inverse(T: Tensor) -> Tensor:
+    """The motion back: (N, 4, 4) → (N, 4, 4)."""
+    back = T[:, :3, :3].transpose(1, 2)
+    upper = torch.cat([back, -back @ T[:, :3, 3:]], 2)
+    return torch.cat([upper, T[:, 3:]], 1)

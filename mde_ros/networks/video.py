@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mde_ros.networks.backbones import make_backbone
+from mde_ros.networks.backbones import Backbone, make_backbone
 from mde_ros.networks.blocks import separable5
 
 NEAREST, FARTHEST = 0.1, 100.0  # depth of disparity 1 and 0
@@ -146,8 +146,7 @@ class PoseNet(nn.Module):
 
     def __init__(self, backbone: str = "resnet18") -> None:
         super().__init__()
-        self.encoder = make_backbone(backbone)
-        two_frames(self.encoder)
+        self.encoder = two_frames(make_backbone(backbone))
         self.head = nn.Sequential(
             nn.Conv2d(self.encoder.channels[-1], 256, 1),
             nn.ReLU(inplace=True),
@@ -163,11 +162,12 @@ class PoseNet(nn.Module):
         return 0.01 * motion.float().mean((2, 3))
 
 
-def two_frames(encoder: nn.Module) -> None:
-    """Have the encoder's first convolution take two images: on both half the weights it has."""
+def two_frames(encoder: Backbone) -> Backbone:
+    """Have the first convolution take two images, either by half its weights; the encoder."""
     name, conv = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
     parent, _, child = name.rpartition(".")
     wide = nn.Conv2d(6, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)  # type: ignore[arg-type]
     with torch.no_grad():
         wide.weight.copy_(conv.weight.repeat(1, 2, 1, 1) / 2)
     setattr(encoder.get_submodule(parent), child, wide)
+    return encoder
