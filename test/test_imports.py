@@ -49,7 +49,7 @@ TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
 TRAINING_GROUND = {
     "batches", "ewc", "hugging_face", "initial", "loop", "memory", "mixing", "state", "statistics",
-    "teacher", "validation",
+    "teacher", "triplets", "validation",
 }  # fmt: skip
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}
 

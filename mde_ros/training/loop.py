@@ -38,9 +38,11 @@ class LoopSettings:
     )
     weight_decay: float = setting(1e-2, "weight decay; none on norms and biases", low=0.0)
     warmup: int = setting(300, "steps of linear warm-up", low=0)
-    schedule: str = setting("cosine", "what follows", choices=("cosine", "constant", "step"))
+    schedule: str = setting(
+        "cosine", "what follows", choices=("cosine", "constant", "step", "halve")
+    )
     decay: float = setting(1.0, "share of the run in which the cosine falls", low=0.0, high=1.0)
-    step_every: int = setting(0, "schedule step: x0.1 after so many steps", low=0)
+    step_every: int = setting(0, "schedule step: x0.1 after so many steps; halve: x0.5", low=0)
     clip: float = setting(5.0, "largest gradient norm, 0 = any", low=0.0)
     ema: float = setting(0.999, "decay of the averaged weights that are kept", low=0.0, high=1.0)
     frozen: tuple[str, ...] = setting((), "submodules that keep their initial weights")
@@ -68,6 +70,8 @@ def rate(settings: LoopSettings, step: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
     if settings.schedule == "step" and settings.step_every:
         return 0.1 ** (step // settings.step_every)
+    if settings.schedule == "halve" and settings.step_every:
+        return 0.5 ** (step // settings.step_every)
     return 1.0
 
 
@@ -158,7 +162,8 @@ class Companion:
     """A network that is trained beside another one, each step after it, and is not kept.
 
     Attributes:
-        network: as it is, not as Fabric wraps it.        optimizer: as Fabric wraps it.
+        network: as it is, not as Fabric wraps it.
+        optimizer: as Fabric wraps it; its rate follows the schedule where its groups have a peak.
     """
 
     network: nn.Module
@@ -223,8 +228,10 @@ def fit(
         try:
             for batch in batches(first, settings.steps):
                 batch = {k: v.to(fabric.device, non_blocking=True) for k, v in batch.items()}
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * rate(settings, step)
+                beside = companion.optimizer.param_groups if companion else []
+                for group in (*optimizer.param_groups, *beside):
+                    if "peak" in group:
+                        group["lr"] = group["peak"] * rate(settings, step)
                 loss = loss_of(wrapped, batch)
                 value = float(loss.detach())
                 if not math.isfinite(value):
