@@ -180,7 +180,11 @@ def make_parser() -> argparse.ArgumentParser:
     flag = command("train", run_train, "train a model by a recipe")
     flag(
         "recipe",
-        choices=("supervised", "distill", "distill_free", "completion", "lifelong", "video"),
+        choices=(
+            *("supervised", "distill", "distill_free"),
+            *("completion", "lifelong", "video"),
+            *("saliency", "defence"),
+        ),
         help="what to do",
     )
     flag("--bag", nargs="+", metavar="BAG", help="recordings to learn from, in place of sources")
