@@ -15,6 +15,7 @@ from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
 from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
+from mde_ros.networks.sarpn import SarpnNet
 from mde_ros.networks.video import Decoder, LightDecoder, VideoNet
 
 
@@ -33,6 +34,8 @@ NETWORKS = {
     "mff_senet154": Network(partial(MffNet, "senet154"), "Hu et al., WACV 2019"),
     "fcrn_resnet50": Network(partial(FcrnNet, "resnet50"), "Laina et al., 3DV 2016"),
     "fcrn_resnet18": Network(partial(FcrnNet, "resnet18"), "Laina et al., 3DV 2016"),
+    "sarpn_senet154": Network(partial(SarpnNet, "senet154", 256), "Chen et al., IJCAI 2019"),
+    "sarpn_resnet34": Network(partial(SarpnNet, "resnet34", 128), "Chen et al., IJCAI 2019"),
     "light_resnet34": Network(partial(LightNet, "resnet34"), "Hu et al., KSEM 2023 (teacher)"),
     "light_mobilenet_v2": Network(partial(LightNet, "mobilenet_v2"), "Hu et al., KSEM 2023"),
     "fast_mobilenet_v2": Network(partial(FastNet, "mobilenet_v2"), "ours, after KSEM 2023"),

@@ -1,7 +1,8 @@
 """Supervised training with the three-term loss: Hu et al., WACV 2019 (METHODS 1).
 
 Adam, 1e-4, ×0.1 every 5 of 20 epochs; images prepared as datasets/published.py says;
-prediction and truth are compared at the network's half resolution.
+prediction and truth are compared at the network's half resolution, and where a network predicts
+depth at every scale, the losses of all are added up (SARPN; METHODS 6).
 """
 
 from __future__ import annotations
@@ -74,15 +75,20 @@ class SupervisedSettings:
 def supervised_loss(
     settings: SupervisedSettings,
 ) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
-    """l_depth + λ l_grad + μ l_normal at the network's own output size."""
+    """l_depth + λ l_grad + μ l_normal at the size, or sizes, of the network's own output."""
     normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
-        prediction = network(x).float()
-        truth = F.interpolate(batch["truth"], prediction.shape[2:], mode="nearest")
-        depth, gradient, normal = three_term_terms(prediction, truth)
-        return depth + settings.gradient_weight * gradient + settings.normal_weight * normal
+        scales = hasattr(network, "every_scale")
+        losses = []
+        for prediction in network(x, every_scale=True) if scales else [network(x)]:
+            truth = F.interpolate(batch["truth"], prediction.shape[2:], mode="nearest")
+            depth, gradient, normal = three_term_terms(prediction.float(), truth)
+            losses.append(
+                depth + settings.gradient_weight * gradient + settings.normal_weight * normal
+            )
+        return torch.stack(losses).sum()
 
     return of
 
