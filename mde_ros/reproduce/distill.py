@@ -25,7 +25,7 @@ PAPER = [
     {"name": "student, X and U, teacher of X and U'", "RMSE, m": 0.461, "REL": 0.121,
      "δ < 1.25": 0.855},
 ]  # fmt: skip
-STEPS = 400  # of the small scale, for teachers and students
+STEPS = 250  # of the small scale, for teachers and students
 PIXELS = 152 * 114  # of the small scale
 TEACHER = {  # network, and what it begins with
     "small": ("light_mobilenet_v2", "student-fast"),

@@ -27,8 +27,8 @@ PAPER = [
     ("depth + gradient", 0.563, 0.128, 0.841, 0.543),
     ("depth + gradient + normal", 0.555, 0.126, 0.843, 0.548),
 ]
-STEPS = 350  # of the small scale
-SIZE = (304, 228)
+STEPS = 250  # of the small scale
+SIZE = (208, 156)
 
 
 def run(settings: ReproduceSettings) -> Record:
