@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, nn
 
 from mde_ros.checkpoint import Checkpoint, load, save
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
@@ -21,6 +20,7 @@ from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
 from mde_ros.model import DepthModel
+from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelSpec
 from mde_ros.training.batches import Batches, Source, load_sources
@@ -112,17 +112,6 @@ def open_frozen(model: str, fabric: Fabric) -> Frozen:
     return Frozen(network, loaded, digest, spec.get("name") or path.stem)
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """The same function with its batch norms in the convolutions: half the time on a CPU.
-
-    A network that torch.fx cannot read comes back as it is.
-    """
-    try:
-        return fuse(network.eval())
-    except (fx.proxy.TraceError, TypeError, RuntimeError):
-        return network.eval()
-
-
 def augment(smallest_crop: float) -> Callable[[View, Rng, int, int], View]:
     """Random window, mirror, then what cameras do to colours."""
 
@@ -181,7 +170,7 @@ def mask_spec(frozen: Frozen) -> dict[str, Any]:
     """The spec of G: what it is called and what it belongs to; size and scale are N's."""
     return {
         "name": f"{frozen.name}-mask",
-        "masks": {"model": frozen.name, "sha256": frozen.sha256},
+        "masks": [{"model": frozen.name, "sha256": frozen.sha256}],
     }
 
 

@@ -13,11 +13,12 @@ from mde_ros.attacks import ifgsm, spoiling
 from mde_ros.checkpoint import Checkpoint, load, save
 from mde_ros.config import ConfigError
 from mde_ros.losses import three_term
+from mde_ros.networks.folding import folded
 from mde_ros.training import defence, masks, saliency
 from mde_ros.training.batches import Source
 from mde_ros.training.defence import DefenceSettings, defence_loss, drawn, evaluating, under_attack
 from mde_ros.training.loop import LoopSettings, make_fabric
-from mde_ros.training.masks import folded, make_batches, normalised, open_frozen, sizes_of
+from mde_ros.training.masks import make_batches, normalised, open_frozen, sizes_of
 from mde_ros.training.saliency import SaliencySettings, saliency_loss
 
 LOOP = LoopSettings(
@@ -96,7 +97,7 @@ def test_depth_network_is_bit_equal_before_and_after_and_the_mask_is_not(
         assert all(p.grad is None for p in used.parameters())
     trained = load(kept)
     assert trained.network_name == "saliency_mobilenet_v2"
-    assert trained.spec["masks"] == {"model": "fast_mobilenet_v2", "sha256": digest}
+    assert trained.spec["masks"] == [{"model": "fast_mobilenet_v2", "sha256": digest}]
     theirs = fresh.state_dict()["encoder.features.16.conv.6.weight"]
     assert not torch.equal(
         trained.network.state_dict()["encoder.features.16.conv.6.weight"], theirs
