@@ -1,4 +1,4 @@
-"""What a training starts from: a checkpoint, or ImageNet weights of the encoder."""
+"""What a training starts from: a network, and a checkpoint or ImageNet weights of its encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from mde_ros.checkpoint import load
 from mde_ros.config import ConfigError
+from mde_ros.networks import demands, make_network
 from mde_ros.networks.backbones import Backbone, load_imagenet, make_backbone
+from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
 from mde_ros.runtime import ModelSpec, find_model, shipped_models
 
 # timm's name of each backbone's ImageNet weights; those of torchvision or Cadene where it has them.
@@ -47,6 +49,31 @@ def initial_focal_px(initial: str, pixels: int) -> float | None:
     spec = load(path).spec
     focal_px = spec.get("focal_px")
     return focal_px and focal_px * (pixels / spec.get("pixels", ModelSpec.pixels)) ** 0.5
+
+
+def check_student(name: str) -> None:
+    """Raises ConfigError unless the network of this name makes one depth map of an image alone.
+
+    Raises:
+        NetworkError: when there is no such network.
+    """
+    with torch.device("meta"):  # nothing is computed, and no random number drawn
+        check_depth_network(make_network(name), f"network: {name}")
+
+
+def check_depth_network(network: nn.Module, name: str) -> None:
+    """Raises ConfigError unless the network makes one depth map of an image alone, in metres."""
+    needs = demands(network)
+    if needs.get("takes_points"):
+        raise ConfigError(f"{name} needs LiDAR points; expected a network of images alone")
+    if not needs.get("metric", True):
+        raise ConfigError(f"{name} knows no metres; expected a network of metric depth")
+    if isinstance(network, (SaliencyNet, LightSaliencyNet)):
+        raise ConfigError(f"{name} gives a mask; expected a network of depth")
+    with torch.no_grad():
+        answer = network.eval()(torch.zeros(1, 3, 64, 64))
+    if not isinstance(answer, Tensor):
+        raise ConfigError(f"{name} gives more than depth; expected a network of depth alone")
 
 
 def load_encoder(network: nn.Module, name: str, initial: str) -> None:
@@ -90,7 +117,12 @@ def imagenet_weights(network: str) -> dict[str, Tensor]:
     Raises:
         ConfigError: when timm cannot get them. ImportError: without timm.
     """
-    backbone = next(b for b in TIMM if b in network)
+    backbone = next((b for b in TIMM if b in network), None)
+    if backbone is None:
+        raise ConfigError(
+            f"initial: timm has no ImageNet weights of the encoder of {network}; give its authors'"
+            " .pt file instead"
+        )
     try:
         import timm
 

@@ -13,7 +13,7 @@ from mde_ros.config import ConfigError
 from mde_ros.networks import make_network
 from mde_ros.networks.backbones import BACKBONES, make_backbone
 from mde_ros.runtime import find_model
-from mde_ros.training.initial import TIMM, initial_path, load_encoder
+from mde_ros.training.initial import TIMM, imagenet_weights, initial_path, load_encoder
 
 NAME = "fast_mobilenet_v2"
 
@@ -118,3 +118,8 @@ def test_missing_timm_and_one_that_cannot_fetch_are_told_what_to_do(monkeypatch,
     with pytest.raises(ImportError) as caught:
         load_encoder(make_network(NAME), NAME, "imagenet")
     assert extra_for(caught.value.name) == "install mde_ros[timm]"
+
+
+def test_encoder_that_timm_does_not_have_is_told_where_its_weights_come_from():
+    with pytest.raises(ConfigError, match=r"no ImageNet weights of the encoder of saliency_drn22"):
+        imagenet_weights("saliency_drn22")
