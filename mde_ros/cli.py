@@ -220,6 +220,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("checkpoint", metavar="MODEL.safetensors")
     flag("--output", metavar="FILE", help="default: the checkpoint's name with .onnx")
     flag("--linked", action="store_true", help="point into the checkpoint instead of copying it")
+    flag("--model", help="of a mask: the model it is exported with (default: the one it names)")
 
     flag = command("networks", run_networks, "list every network: parameters, GMAC, source")
     flag("--json", metavar="FILE", help="write the list here (- for standard output)")
@@ -271,11 +272,19 @@ def run_networks(a: argparse.Namespace) -> int:
 
 
 def run_export(a: argparse.Namespace) -> int:
-    from mde_ros.export import export
+    from mde_ros.config import ConfigError
+    from mde_ros.export import export, model_of
+    from mde_ros.runtime import find_model, read_spec
 
     source = Path(a.checkpoint)
     target = Path(a.output) if a.output else source.with_suffix(".onnx")
-    difference = export(source, target, a.linked)
+    if read_spec(source).masks:
+        model = find_model(a.model, ".safetensors") if a.model else model_of(source)
+        difference = export(model, target, a.linked, mask=source)
+    elif a.model:
+        raise ConfigError(f"--model: expected together with a mask, {source.name} is none")
+    else:
+        difference = export(source, target, a.linked)
     print(f"{target}: differs from torch by at most {difference:.1e}")
     return 0
 

@@ -54,6 +54,20 @@ class PipelineSettings:
     domain: str = setting(
         "auto", "domain of a lifelong model: auto takes the nearest to what the camera sees"
     )
+    defence: str = setting(
+        "off",
+        "mask: depth from the pixels that the model's mask shows; monitor: also compare with all",
+        choices=("off", "mask", "monitor"),
+        live=True,
+    )
+    mask: str = setting("auto", "path of the mask; auto takes that of the model, MODEL-mask")
+    alarm_threshold: float = setting(
+        0.0,
+        "disagreement that monitor warns of; 0 = that of the mask",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
     min_depth: float = setting(
         0.1, "metres; nearer depth is reported as none", low=0.0, high=1000.0, live=True
     )
@@ -256,6 +270,8 @@ def build(
             value = build(hint, value, f"{source}.{key}", getattr(defaults, key, own))
         elif hint is float and isinstance(value, str):
             value = _number(value)
+        elif value is False and "off" in (fields[key].metadata.get("choices") or ()):
+            value = "off"  # which YAML 1.1 takes for false
         elif isinstance(value, list) and (items := _tuple_items(hint)):
             item = items[0]
             value = tuple(

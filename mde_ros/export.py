@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,11 @@ from mde_ros.runtime import (
     ModelError,
     ModelSpec,
     OnnxRuntime,
+    check_mask,
+    find_model,
     one_image,
     read_header,
+    read_spec,
     sha256_of,
     spec_from_json,
     spec_to_json,
@@ -98,7 +103,24 @@ def example(spec: ModelSpec, seed: int = 0) -> list[Tensor]:
     return inputs
 
 
-def export(source: Path, target: Path, linked: bool = False) -> float:
+def model_of(mask: Path) -> Path:
+    """The checkpoint of the first model that a mask says it may be used with.
+
+    Raises:
+        ModelError: when it lies neither beside the mask nor among the shipped models.
+    """
+    name = read_spec(mask).masks[0].model
+    beside = mask.with_name(f"{name}.safetensors")
+    try:
+        return beside if beside.is_file() else find_model(name, ".safetensors")
+    except ModelError:
+        raise ModelError(
+            f"{mask.name}: it belongs to {name}, and there is no {beside.name} beside it; name it"
+            " with --model"
+        ) from None
+
+
+def export(source: Path, target: Path, linked: bool = False, mask: Path | None = None) -> float:
     """Write a checkpoint's network as ONNX with dynamic height and width.
 
     Completion networks are compared with torch with points and without.
@@ -106,21 +128,31 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
     Args:
         linked: leave the weights in the checkpoint, which must lie in the target's folder, and
             let the ONNX file point into it: one copy of the weights for both runtimes.
+        mask: checkpoint of a mask that is applied first; linked, it must lie there too.
 
     Returns the largest relative difference from torch.
 
     Raises:
         CheckpointError: when the checkpoint cannot be read.
         ParityError: when the ONNX network differs by more than TOLERANCE; nothing is written.
-        ModelError: when it is to be linked to a checkpoint in another folder.
+        ModelError: when it is to be linked to a checkpoint in another folder, or the mask belongs
+            to other weights.
     """
-    if linked and source.resolve().parent != target.resolve().parent:
-        raise ModelError(
-            f"{target}: a linked network must lie beside its checkpoint, in {source.parent}"
-        )
+    files = {"weights": source} | ({"mask": mask} if mask else {})
+    for file in files.values() if linked else ():
+        if file.resolve().parent != target.resolve().parent:
+            raise ModelError(
+                f"{target}: a linked network must lie beside its checkpoint, in {file.parent}"
+            )
     loaded = checkpoints.load(source)
-    spec = spec_from_json(json.dumps(loaded.spec), str(source))
-    model = DepthModel(loaded.network, spec.focal_px).eval()
+    spec, applied = spec_from_json(json.dumps(loaded.spec), str(source)), None
+    if mask:
+        about, sha256 = read_spec(mask), sha256_of(source)
+        check_mask(mask, about.masks, source.name, sha256)
+        ours = tuple(m for m in about.masks if m.sha256 == sha256)
+        spec = replace(spec, masks=ours, alarm=about.alarm)
+        applied = checkpoints.load(mask).network
+    model = DepthModel(loaded.network, spec.focal_px, applied).eval()
     inputs = example(spec)
     cases = [inputs]
     if spec.takes_points:
@@ -129,7 +161,7 @@ def export(source: Path, target: Path, linked: bool = False) -> float:
     partial = target.with_name(target.name + ".partial")
     try:
         write_graph(model, inputs, partial, fold=not linked)
-        annotate(partial, spec, source if linked else None)
+        annotate(partial, spec, files, linked)
         difference = compare(partial, model, cases)
         if not difference <= TOLERANCE:  # so that NaN fails too
             raise ParityError(
@@ -165,20 +197,26 @@ def write_graph(model: DepthModel, inputs: list[Tensor], path: Path, fold: bool 
         )
 
 
-def annotate(path: Path, spec: ModelSpec, weights: Path | None) -> None:
-    """Put the spec into an ONNX file and, if a checkpoint is given, link its weights."""
+def annotate(path: Path, spec: ModelSpec, files: Mapping[str, Path], linked: bool) -> None:
+    """Put the spec into an ONNX file, and the hashes of its checkpoints; link them if asked.
+
+    Args:
+        files: "weights", and "mask" if there is one.
+    """
     model = onnx.load(path)
     about = {"mde_ros": spec_to_json(spec)}
-    if weights is not None:
-        link(model.graph, weights)
-        about |= {"weights": weights.name, "weights_sha256": sha256_of(weights)}
+    for kind, file in files.items():
+        about[f"{kind}_sha256"] = sha256_of(file)
+        if linked:
+            about[kind] = file.name
+            link(model.graph, file, "model.mask." if kind == "mask" else "model.network.")
     helper.set_model_props(model, about)
     onnx.save(model, path)
     onnx.checker.check_model(str(path))
 
 
-def link(graph: onnx.GraphProto, weights: Path) -> None:
-    """Replace initializers by references to the same tensors in a safetensors file.
+def link(graph: onnx.GraphProto, weights: Path, prefix: str) -> None:
+    """Replace the initializers of this prefix by references to tensors in a safetensors file.
 
     ONNX reads external data as raw little-endian bytes at an offset, which is how safetensors
     stores them. Tensors kept as fp16 are widened by a Cast, which the runtime folds once.
@@ -188,8 +226,10 @@ def link(graph: onnx.GraphProto, weights: Path) -> None:
     data_at = weights.stat().st_size - max(ends)  # the tensors are the file's tail
     casts = []
     for initializer in graph.initializer:
+        if not initializer.name.startswith(prefix):
+            continue
         # A split head's depthwise weight has the bytes of the original in the same order.
-        name = initializer.name.removeprefix("model.network.")
+        name = initializer.name.removeprefix(prefix)
         name = name.replace(".spatial.weight", ".weight").replace(".sum.bias", ".bias")
         entry = header.get(name)
         if entry is None:

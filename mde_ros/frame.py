@@ -140,9 +140,11 @@ class Prediction:
     Attributes:
         depth: (H, W) float32 metres along the optical axis, 0 where there is none.
         uncertainty: (H, W) float32, standard deviation in metres, if the network gives one.
-        saliency: (H, W) float32 in 0..1, if a mask was applied.
+        saliency: (H, W) float32 in 0..1, what the mask let through, if one was applied.
         domain: of a lifelong network, the name of the one whose head was taken.
         domain_distance: how far the image is from the mean of that domain, squared feature units.
+        disagreement: of depth and what the network says without the mask, if both were asked; see
+            defence.disagreement.
     """
 
     depth: np.ndarray
@@ -150,3 +152,4 @@ class Prediction:
     saliency: np.ndarray | None = None
     domain: str | None = None
     domain_distance: float | None = None
+    disagreement: float | None = None

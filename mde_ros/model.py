@@ -12,7 +12,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DepthModel(nn.Module):
-    """Normalise → network → metres.
+    """Normalise → mask → network → metres.
 
     Args:
         network: (N, 3, h, w) normalised image (and sparse depth) → (N, 1, h', w') canonical depth
@@ -20,15 +20,18 @@ class DepthModel(nn.Module):
             metres² (METHODS 4: ℓ_ud is least at s = ln(r²/2)); or, of a lifelong network, three:
             both for every domain (N, D, h', w') and the distances of the domains (N, D).
         focal_px: canonical focal length f_c, pixels at the network's input; None: no correction.
+        mask: (N, 3, h, w) normalised image → (N, 1, h, w) in 0..1, which multiplies that image
+            before the network sees it (METHODS 2, 3); None: it sees all.
 
     forward takes
         image: (N, h, w, 3) uint8 RGB;
         focal_px: (N,) float32, focal length in pixels of this image;
         sparse_m: (N, 1, h, w) float32 metres, 0 = none, for completion networks;
     and returns {"depth": (N, 1, h', w') metres} and, from a pair, "uncertainty": the standard
-    deviation √2 e^(s/2) of the same size, metres. Of a lifelong network both are those of the
-    nearest domain, and there are "domain" (N,) int64, which one that is, "distances" (N, D), and
-    "depth_each" and "uncertainty_each" (N, D, h', w'), for those who choose by themselves.
+    deviation √2 e^(s/2) of the same size, metres; with a mask also "saliency", the mask
+    (N, 1, h, w). Of a lifelong network depth and uncertainty are those of the nearest domain, and
+    there are "domain" (N,) int64, which one that is, "distances" (N, D), and "depth_each" and
+    "uncertainty_each" (N, D, h', w'), for those who choose by themselves.
 
     Depth = network output · f / f_c: the same object, seen with half the focal length, is half as
     large in pixels, looks twice as far to the network, and is put right by the factor.
@@ -37,9 +40,14 @@ class DepthModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, focal_px: float | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        focal_px: float | None = None,
+        mask: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.mask = network, mask
         self.focal_px = focal_px
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), False)
@@ -58,17 +66,21 @@ class DepthModel(nn.Module):
         self, x: Tensor, focal_px: Tensor, sparse_m: Tensor | None = None
     ) -> dict[str, Tensor]:
         """What forward returns, of an image (N, 3, h, w) that is normalised already."""
+        seen = {}
+        if self.mask is not None:
+            saliency = self.mask(x)
+            x, seen = x * saliency, {"saliency": saliency.float()}
         # Without f_c the factor is 1, computed so that an exported graph keeps this input.
         canonical_px = focal_px if self.focal_px is None else self.focal_px
         ratio = (focal_px / canonical_px).view(-1, 1, 1, 1)
         inputs = () if sparse_m is None else ((sparse_m / ratio).to(x.dtype),)
         canonical = self.network(x, *inputs)
         if isinstance(canonical, Tensor):
-            return {"depth": canonical.float() * ratio}
+            return {"depth": canonical.float() * ratio} | seen
         depth, log_error, *distances = (c.float() for c in canonical)
         deviation = math.sqrt(2) * torch.exp(log_error / 2)
         maps = {"depth": depth * ratio, "uncertainty": deviation * ratio}
-        return choose(maps, distances[0]) if distances else maps
+        return (choose(maps, distances[0]) if distances else maps) | seen
 
 
 def choose(maps: dict[str, Tensor], distances: Tensor) -> dict[str, Tensor]:

@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 
 from mde_ros.config import PipelineSettings
+from mde_ros.defence import disagreement
 from mde_ros.domains import DomainSwitch
 from mde_ros.frame import Camera, Frame, Prediction
 from mde_ros.geometry import network_size, points_to_depth, undistort_maps, undistorted_area
-from mde_ros.runtime import BY_DOMAIN, Runtime, load_runtime
+from mde_ros.runtime import Alarm, Runtime, load_defended, load_runtime
 
 # Interpolation that reduces by more than this skips pixels, and fine texture aliases. Larger images
 # are halved first, which averages 2 by 2 and is many times faster than INTER_AREA in one step.
 REDUCTION = 2.5
+MAPS = ("depth", "uncertainty", "saliency")  # what is brought to the image's size
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,38 +43,79 @@ class DepthPipeline:
         settings: model, runtime, device and depth range.
         runtime: a loaded network, when the caller has one; otherwise it is loaded from settings.
 
+    New settings may be assigned between two frames: depth range, defence and alarm_threshold then
+    count, what else they say does not. The mask is loaded when `defence` first asks for it.
+
     Raises:
-        runtime.ModelError: when the model cannot be found, read or run as asked.
+        runtime.ModelError: when the model or its mask cannot be found, read or run as asked; so
+            does an assignment, which then changes nothing.
         ConfigError: when it does not have the domain that is asked for.
     """
 
     def __init__(self, settings: PipelineSettings, runtime: Runtime | None = None) -> None:
-        self.settings = settings
         self.runtime = runtime or load_runtime(
             settings.model, settings.runtime, settings.device, settings.threads
         )
+        self.defended: Runtime | None = None  # the same with its mask, once it was asked for
         self._domains = DomainSwitch(self.runtime.spec.domains, settings.domain)
         self._optics: _Optics | None = None
         self._rectified: tuple[Frame, np.ndarray] | None = None
         # Once a block of this size was freed, glibc keeps what smaller ones leave. Else a network
         # with uncertainty pays 1 ms a frame for the pages of its two maps.
         np.empty(31 << 20, np.uint8)
+        self.settings = settings
+
+    @property
+    def settings(self) -> PipelineSettings:
+        """The present ones."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: PipelineSettings) -> None:
+        if settings.defence != "off" and self.defended is None:
+            self.defended = load_defended(self.runtime, settings.mask, settings.threads)
+        self._settings = settings
+
+    @property
+    def alarm(self) -> Alarm:
+        """Above which disagreement `monitor` warns: as the settings say, else as the mask does."""
+        if self.settings.alarm_threshold or self.defended is None:
+            return Alarm(self.settings.alarm_threshold)
+        return self.defended.spec.alarm
 
     def __call__(self, frame: Frame) -> Prediction:
         """Predict depth for one frame; see Frame and Prediction for shapes and units."""
         optics = self.optics(frame.camera)
         image, sparse = self.prepare(frame, optics)
-        outputs = self.runtime(image, optics.network.focal_px, sparse)
+        outputs = self.infer(image, optics.network.focal_px, sparse)
         if not self._domains.names:
             return self.finish(outputs, optics)
         distances = outputs["distances"].tolist()
         chosen = self._domains(distances)
-        maps = {name: outputs[f"{name}_each"][chosen] for name in ("depth", "uncertainty")}
+        each = {k: v for k, v in outputs.items() if k.endswith("_each")}
+        maps = outputs | {k.removesuffix("_each"): v[chosen] for k, v in each.items()}
         return replace(
             self.finish(maps, optics),
             domain=self._domains.names[chosen],
             domain_distance=distances[chosen],
         )
+
+    def infer(
+        self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """What the network says of its input: seen whole, through the mask, or (monitor) both.
+
+        Returns the maps of Runtime; of both, "depth" is seen through the mask, and "undefended"
+        whole.
+        """
+        if self.settings.defence == "off" or self.defended is None:
+            return self.runtime(image, focal_px, sparse)
+        outputs = self.defended(image, focal_px, sparse)
+        if self.settings.defence == "monitor":
+            whole = self.runtime(image, focal_px, sparse)
+            depths = {k: v for k, v in whole.items() if k in ("depth", "depth_each")}
+            outputs |= {k.replace("depth", "undefended"): v for k, v in depths.items()}
+        return outputs
 
     def warm_up(self) -> Prediction:
         """Predict for a black image: the first time is slow, and weights may be unusable.
@@ -83,7 +126,7 @@ class DepthPipeline:
         camera = Camera(640, 480, np.array([[525, 0, 319.5], [0, 525, 239.5], [0, 0, 1.0]]))
         optics = self.optics(camera)
         image, sparse = self.prepare(Frame(np.zeros((480, 640, 3), np.uint8), camera), optics)
-        outputs = self.runtime(image, optics.network.focal_px, sparse)
+        outputs = self.infer(image, optics.network.focal_px, sparse)
         if not np.isfinite(outputs["depth"]).any():
             name = self.runtime.path.name
             raise ValueError(f"model: expected depth in metres, {name} answers NaN or inf only")
@@ -141,9 +184,9 @@ class DepthPipeline:
         """
         size = (optics.ideal.width, optics.ideal.height)
         full = {
-            name: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
-            for name, value in outputs.items()
-            if name not in BY_DOMAIN
+            name: cv2.resize(outputs[name], size, interpolation=cv2.INTER_LINEAR)
+            for name in MAPS
+            if name in outputs
         }
         depth, uncertainty = full.pop("depth"), full.get("uncertainty")
         # What is interpolated lies between its neighbours, so most frames are right as they are.
@@ -153,7 +196,10 @@ class DepthPipeline:
             self._clear(depth, optics.seen)
             if uncertainty is not None:  # 0 there too, copied from depth
                 cv2.copyTo(depth, (depth == 0).view(np.uint8), dst=uncertainty)
-        return Prediction(depth, uncertainty=uncertainty, saliency=full.get("saliency"))
+        apart = None
+        if "undefended" in outputs:
+            apart = disagreement(outputs["depth"], outputs["undefended"])
+        return Prediction(depth, uncertainty, full.get("saliency"), disagreement=apart)
 
     def _clear(self, depth: np.ndarray, seen: np.ndarray | None) -> None:
         """Set depth to 0 where it is not finite, out of the range or not seen, in place."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,11 +25,34 @@ from mde_ros.config import ConfigError, PipelineSettings, build, check, setting
 RUNTIMES: tuple[str, ...] = PipelineSettings.__dataclass_fields__["runtime"].metadata["choices"]
 BY_DOMAIN = ("domain", "distances", "depth_each", "uncertainty_each")
 GPU_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvgpu", "/dev/nvhost-gpu")  # PC, Jetson
+MASK = "-mask"  # MODEL-mask.safetensors, and MODEL-mask.onnx, which holds the model too
 FP16_TOLERANCE = 0.02  # of the median depth
 
 
 class ModelError(ValueError):
     """A model that cannot be found, read or run; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A model that a mask may be used with: weights of exactly this hash."""
+
+    model: str = setting("", "what it is called")
+    sha256: str = setting("", "of its checkpoint")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """When the monitor warns of a mask's model; see defence.disagreement."""
+
+    threshold: float = setting(0.0, "disagreement that is too much; 0: not known", low=0, high=10)
+    false_alarm_rate: float = setting(0.0, "part of clean frames above it", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,8 @@ class ModelSpec:
     metric: bool = setting(True, "whether the output is metres, not relative depth")
     takes_points: bool = setting(False, "whether the network takes sparse depth too")
     domains: tuple[str, ...] = setting((), "names of a lifelong network's domains")
+    masks: tuple[Masked, ...] = setting((), "of a mask: the models that it may be used with")
+    alarm: Alarm = field(default_factory=Alarm)  # of a mask: when the monitor warns
     foreign: bool = setting(False, "normalise and correct outside the network, as given below")
     layout: str = setting("nchw", "order of a foreign network's input", choices=("nchw", "nhwc"))
     colour: str = setting("rgb", "channel order of a foreign network", choices=("rgb", "bgr"))
@@ -72,7 +97,8 @@ class Runtime(Protocol):
     name: str  # onnxruntime, torch, …
     device: str  # cpu, cuda:0, …
     path: Path
-    sha256: str
+    sha256: str  # of the file that holds the weights
+    weights_sha256: str  # of the checkpoint that they came from, as far as that is known
 
     def __call__(
         self, image: np.ndarray, focal_px: float, sparse: np.ndarray | None = None
@@ -82,7 +108,7 @@ class Runtime(Protocol):
         Without sparse depth a completion network gets a map of no points.
         Depth is NaN where the network has none, so that resizing does not mix it with metres.
         Where the spec has domains, there are also domain (), distances (D,), depth_each and
-        uncertainty_each (D, h', w'); see DepthModel.
+        uncertainty_each (D, h', w'); with a mask there is saliency (h, w); see DepthModel.
         """
 
 
@@ -92,9 +118,10 @@ def sha256_of(path: Path) -> str:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models that come with the package; their masks are none."""
     folder = resources.files("mde_ros") / "weights"
-    return sorted(f.name[: -len(".onnx")] for f in folder.iterdir() if f.name.endswith(".onnx"))
+    names = (f.name[: -len(".onnx")] for f in folder.iterdir() if f.name.endswith(".onnx"))
+    return sorted(name for name in names if not name.endswith(MASK))
 
 
 def find_model(model: str, suffix: str) -> Path:
@@ -123,6 +150,69 @@ def find_model(model: str, suffix: str) -> Path:
             " (pickled weights are never loaded; convert them with `mde export`)"
         )
     return path
+
+
+def find_mask(mask: str, model: Runtime) -> Path:
+    """The file that lets a loaded model's runtime run it with a mask.
+
+    For torch that is the mask's checkpoint, otherwise an ONNX file of both. auto is MODEL-mask
+    beside the model, or, for torch, any checkpoint NAME-mask there that names the model's hash.
+
+    Raises:
+        ModelError: when there is none, saying what to do.
+    """
+    suffix = ".safetensors" if model.name == "torch" else ".onnx"
+    if mask == "auto":
+        path = model.path.with_name(f"{model.path.stem}{MASK}{suffix}")
+        if path.is_file():
+            return path
+        others = model.path.parent.glob(f"*{MASK}{suffix}") if model.name == "torch" else ()
+        for other in sorted(others):
+            if model.weights_sha256 in {m.sha256 for m in read_spec(other).masks}:
+                return other
+        raise ModelError(
+            f"mask: there is none for {model.path.name} ({path.name} is not beside it); train one"
+            " with `mde train defence`, or choose another model"
+        )
+    path = Path(mask).expanduser()
+    if not path.is_file() or path.suffix not in (".onnx", ".safetensors"):
+        raise ModelError(
+            f"mask: expected auto or an existing .safetensors or .onnx file, got {mask!r}"
+        )
+    if not path.with_suffix(suffix).is_file():
+        remedy = f"use `mde export {path.name}` first" if suffix == ".onnx" else "use onnxruntime"
+        raise ModelError(f"mask: {model.name} runs {suffix}, got {path.name}; {remedy}")
+    return path.with_suffix(suffix)
+
+
+def check_mask(path: Path, masks: tuple[Masked, ...], model: str, sha256: str) -> None:
+    """Refuse a mask that was trained for another model, or for other weights of this one.
+
+    Args:
+        path, masks: the mask's file, and the models that it says it may be used with.
+        model, sha256: the file that it is to be used with, and the hash of its checkpoint.
+    """
+    if not masks:
+        raise ModelError(f"mask: expected a mask, {path.name} is a network of another kind")
+    if sha256 not in {m.sha256 for m in masks}:
+        expected = ", ".join(f"{m.model} of SHA-256 {m.sha256[:12]}…" for m in masks)
+        raise ModelError(
+            f"mask: {path.name} belongs to {expected}, got {model} of {sha256[:12]}…; train one"
+            " with `mde train defence`, or choose its model"
+        )
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The spec in a checkpoint, read without torch.
+
+    Raises:
+        ModelError: when it is no checkpoint of this package.
+    """
+    about = read_header(path).get("__metadata__", {})
+    try:
+        return spec_from_json(json.dumps(json.loads(about["mde_ros"])["spec"]), str(path))
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ModelError(f"{path}: expected a checkpoint of this package") from None
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -161,27 +251,27 @@ def spec_from_json(text: str, source: str) -> ModelSpec:
 
 def spec_to_json(spec: ModelSpec) -> str:
     """The spec as it is stored; only what differs from the defaults."""
-    default = ModelSpec()
-    values = dataclasses.asdict(spec)
-    return json.dumps({k: v for k, v in values.items() if v != getattr(default, k)})
+    default, values = dataclasses.asdict(ModelSpec()), dataclasses.asdict(spec)
+    return json.dumps({k: v for k, v in values.items() if v != default[k]})
 
 
 def linked_weights(path: Path, about: Mapping[str, str]) -> str | None:
     """Hash of the checkpoint that an ONNX file points into; None when it holds its own weights.
 
     Raises:
-        ModelError: when that checkpoint has changed since the export.
+        ModelError: when that checkpoint, or that of the mask, has changed since the export.
     """
-    if "weights_sha256" not in about:
+    if "weights" not in about:
         return None
-    weights = path.with_name(Path(about.get("weights", "")).name)
-    found = sha256_of(weights) if weights.is_file() else "no file"
-    if found != about["weights_sha256"]:
-        raise ModelError(
-            f"{path}: expected {weights.name} beside it with SHA-256"
-            f" {about['weights_sha256'][:12]}…, got {found[:12]}; export it again"
-        )
-    return found
+    for kind in ("weights", "mask") if "mask" in about else ("weights",):
+        linked, expected = path.with_name(Path(about[kind]).name), about[f"{kind}_sha256"]
+        found = sha256_of(linked) if linked.is_file() else "no file"
+        if found != expected:
+            raise ModelError(
+                f"{path}: expected {linked.name} beside it with SHA-256 {expected[:12]}…,"
+                f" got {found[:12]}; export it again"
+            )
+    return about["weights_sha256"]
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
@@ -192,7 +282,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     a tag and a length (protobuf's StringStringEntryProto).
     """
     data = path.read_bytes()
-    fields = re.finditer(rb"\x0a.(weights(?:_sha256)?)\x12(.)", data, re.DOTALL)
+    fields = re.finditer(rb"\x0a.((?:weights|mask)(?:_sha256)?)\x12(.)", data, re.DOTALL)
     about = {m[1].decode(): data[m.end() :][: m[2][0]].decode("utf-8", "replace") for m in fields}
     try:
         linked_weights(path, about)
@@ -300,6 +390,7 @@ class OnnxRuntime:
             )
         about = self._session.get_modelmeta().custom_metadata_map
         self.sha256 = linked_weights(path, about) or self.sha256
+        self.weights_sha256 = about.get("weights_sha256", self.sha256)
         stored = about.get("mde_ros")
         self.spec = (
             spec_from_json(stored, str(path)) if stored else _foreign_spec(path, self.sha256)
@@ -385,10 +476,11 @@ class OpenVino:
             raise ModelError(f"{path.name}: openvino runs networks exported by this package only")
         about = {
             key: model.get_rt_info(["framework", key]).astype(str)
-            for key in ("mde_ros", "weights", "weights_sha256")
+            for key in ("mde_ros", "weights", "weights_sha256", "mask", "mask_sha256")
             if model.has_rt_info(["framework", key])
         }
         self.sha256 = linked_weights(path, about) or self.sha256
+        self.weights_sha256 = about.get("weights_sha256", self.sha256)
         self.spec = spec_from_json(about["mde_ros"], str(path))
         # OpenVINO would pick bf16 on its own where the CPU has it, which moves depth by 1 %.
         hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -418,11 +510,16 @@ class Torch:
     """A checkpoint run by torch: fp32 on a CPU; fp16 inside a CUDA graph on a GPU.
 
     Where fp16 moves the depth of a test image by more than FP16_TOLERANCE, a GPU keeps fp32 too.
+
+    Args:
+        mask: checkpoint of a mask that belongs to it.
     """
 
     name = "torch"
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 2) -> None:
+    def __init__(
+        self, path: Path, device: str = "cpu", threads: int = 2, mask: Path | None = None
+    ) -> None:
         try:
             import torch
 
@@ -437,15 +534,22 @@ class Torch:
             raise ModelError("device: cuda was asked for, but torch sees no GPU; use device:=cpu")
         if threads and device == "cpu":
             torch.set_num_threads(threads)
-        self.path, self.device, self.sha256 = path, device, sha256_of(path)
+        self.path, self.device = mask or path, device
+        self.sha256 = self.weights_sha256 = sha256_of(path)
         self.precision = "fp32"
         self._torch = torch
         try:
             loaded = checkpoint.load(path)
+            applied = checkpoint.load(mask) if mask else None
         except checkpoint.CheckpointError as error:
             raise ModelError(str(error)) from None
         self.spec = spec_from_json(json.dumps(loaded.spec), str(path))
-        self._model = DepthModel(loaded.network, self.spec.focal_px).eval()
+        if applied:
+            about = spec_from_json(json.dumps(applied.spec), str(mask))
+            self.spec = dataclasses.replace(self.spec, masks=about.masks, alarm=about.alarm)
+        self._model = DepthModel(
+            loaded.network, self.spec.focal_px, applied.network if applied else None
+        ).eval()
         self._graphs: dict[tuple, _CudaGraph] = {}
         if device != "cpu":
             torch.backends.cudnn.benchmark = True
@@ -592,7 +696,41 @@ def load_runtime(
     return _load(model, *last, threads)
 
 
+def load_defended(model: Runtime, mask: str = "auto", threads: int = 2) -> Runtime:
+    """A loaded model once more, together with its mask, on the same runtime and device.
+
+    Args:
+        mask: auto, or a file; see find_mask.
+
+    Raises:
+        ModelError: when there is no such mask, or it belongs to other weights.
+    """
+    if model.spec.foreign:
+        raise ModelError(
+            f"mask: expected a network of this package, {model.path.name} is not; use defence:=off"
+        )
+    path = find_mask(mask, model)
+    if model.name == "torch":
+        check_mask(path, read_spec(path).masks, model.path.name, model.weights_sha256)
+        return Torch(model.path, model.device, threads, path)
+    if model.name == "openvino":
+        defended: Runtime = OpenVino(path, threads)
+    else:
+        defended = OnnxRuntime(path, model.device, threads, tensorrt=model.name == "tensorrt")
+    check_mask(path, defended.spec.masks, model.path.name, model.weights_sha256)
+    return defended
+
+
 def _load(model: str, runtime: str, device: str, threads: int) -> Runtime:
+    loaded = _open(model, runtime, device, threads)
+    if loaded.spec.masks:
+        raise ModelError(
+            f"model: {Path(model).name} is a mask of {loaded.spec.masks[0].model}; give it as mask"
+        )
+    return loaded
+
+
+def _open(model: str, runtime: str, device: str, threads: int) -> Runtime:
     if runtime == "torch":
         path = find_model(model, ".safetensors")
         if path.suffix != ".safetensors":

@@ -164,11 +164,19 @@ class DepthNode(LifecycleNode):
             "model_sha256": runtime.sha256,
             "runtime": runtime.name,
             "device": runtime.device,
+            "defence": self.settings.defence,
         }
         domain, distance = self._frames.domain
         if domain is not None:
             about |= {"domain": domain, "domain_distance": f"{distance:.4g}"}
-        return [self.statistics.status(f"{self.get_fully_qualified_name()}: frames", about)]
+        name = self.get_fully_qualified_name()
+        statuses = [self.statistics.status(f"{name}: frames", about)]
+        if self.settings.defence == "monitor":
+            mask = {"mask": self.pipeline.defended.path.name, "device": runtime.device}
+            statuses.append(
+                self._frames.monitor.status(f"{name}: monitor", mask, self.pipeline.alarm)
+            )
+        return statuses
 
     # Everything else
 
@@ -176,9 +184,9 @@ class DepthNode(LifecycleNode):
         self.get_logger().warning(text)
 
     def _apply(self, settings: NodeSettings) -> None:
-        self.settings = settings
         if self.pipeline is not None:
-            self.pipeline.settings = settings
+            self.pipeline.settings = settings  # may refuse them
+        self.settings = settings
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         result = self.set_parameters([Parameter("enabled", value=request.data)])[0]

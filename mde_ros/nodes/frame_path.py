@@ -16,6 +16,7 @@ from mde_ros.frame import Frame
 from mde_ros.nodes.camera_stream import CameraStream
 from mde_ros.nodes.convert import Rejected
 from mde_ros.nodes.diagnostics import Statistics
+from mde_ros.nodes.monitor import Monitor
 from mde_ros.nodes.outputs import Publishers
 from mde_ros.pipeline import DepthPipeline
 
@@ -48,6 +49,7 @@ class FramePath:
         self._settings, self._pipeline, self._publishers = settings, pipeline, publishers
         self._statistics, self._clock, self.stream, self._scans = statistics, clock, stream, scans
         self.domain: tuple[str | None, float | None] = None, None  # see Prediction
+        self.monitor = Monitor()
 
     def take_info(self, msg: CameraInfo) -> None:
         """Keep a camera_info, and process the image that waited for it."""
@@ -96,6 +98,8 @@ class FramePath:
         prediction = self._pipeline(frame)
 
         self.domain = prediction.domain, prediction.domain_distance
+        if prediction.disagreement is not None:
+            self.monitor.take(prediction.disagreement, self._pipeline.alarm)
         rgb = partial(self._pipeline.rectify, frame)
         self._publishers.publish(topics, msg.header, ideal, prediction, rgb)
         self._statistics.published((self._clock.now().nanoseconds - stamp_ns) * 1e-9)

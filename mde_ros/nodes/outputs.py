@@ -15,7 +15,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from std_msgs.msg import Float32, Header
 
 from mde_ros.config import NodeSettings
 from mde_ros.frame import Camera, Prediction
@@ -92,6 +92,19 @@ class Outputs:
         msg.header = header
         return msg
 
+    def saliency(self, header: Header, prediction: Prediction, rgb: ImageSource) -> Image:
+        """mono8: 255 is what the mask showed to the network, 0 what it hid."""
+        assert prediction.saliency is not None, "a topic of the defence only"
+        msg, view = self._saliency
+        cv2.convertScaleAbs(prediction.saliency, view, 255)
+        msg.header = header
+        return msg
+
+    def disagreement(self, header: Header, prediction: Prediction, rgb: ImageSource) -> Float32:
+        """What the monitor measured of this image; messages come in the order of the images."""
+        assert prediction.disagreement is not None, "a topic of the monitor only"
+        return Float32(data=prediction.disagreement)
+
     @cached_property
     def _info(self) -> CameraInfo:
         c = self.camera
@@ -114,6 +127,12 @@ class Outputs:
         c = self.camera
         msg = _image(c.width, c.height, "32FC1", c.width * 4)
         return msg, np.frombuffer(msg.data, np.float32).reshape(c.height, c.width)
+
+    @cached_property
+    def _saliency(self) -> tuple[Image, np.ndarray]:
+        c = self.camera
+        msg = _image(c.width, c.height, "mono8", c.width)
+        return msg, np.frombuffer(msg.data, np.uint8).reshape(c.height, c.width)
 
     @cached_property
     def _points(self) -> tuple:
@@ -153,7 +172,10 @@ OUTPUTS: dict[str, tuple[type, Callable]] = {
     "points": (PointCloud2, Outputs.points),
     "depth/colour": (Image, Outputs.colour),
     "uncertainty": (Image, Outputs.uncertainty),  # of networks that tell it
+    "saliency": (Image, Outputs.saliency),
+    "disagreement": (Float32, Outputs.disagreement),
 }
+DEFENCES = {"saliency": ("mask", "monitor"), "disagreement": ("monitor",)}  # that fill a topic
 
 
 class Publishers:
@@ -170,7 +192,7 @@ class Publishers:
         self._outputs: Outputs | None = None
 
     def open(self, prediction: Prediction, qos: QoSProfile) -> None:
-        """Create the publishers of all topics that such a prediction can fill."""
+        """Create the publishers of all topics that such a prediction, or a defence, can fill."""
         for topic, (kind, _) in OUTPUTS.items():
             if topic != "uncertainty" or prediction.uncertainty is not None:
                 self._publishers[topic] = self._node.create_lifecycle_publisher(kind, topic, qos)
@@ -183,8 +205,13 @@ class Publishers:
         self._outputs = None
 
     def wanted(self) -> list[str]:
-        """The topics somebody listens to."""
-        return [t for t, p in self._publishers.items() if p.get_subscription_count()]
+        """The topics somebody listens to, of those that the present defence fills."""
+        defence = self._settings().defence
+        return [
+            topic
+            for topic, publisher in self._publishers.items()
+            if defence in DEFENCES.get(topic, (defence,)) and publisher.get_subscription_count()
+        ]
 
     def publish(
         self,

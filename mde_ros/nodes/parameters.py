@@ -24,7 +24,8 @@ T = TypeVar("T")
 def declare(node: Node, cls: type[T]) -> tuple[T, str]:
     """Declare every field of a settings dataclass as a parameter of the node.
 
-    Fields marked live can be set while running, the others are read-only.
+    Fields marked live can be set while running, the others are read-only. The choice "off" may be
+    given as false, which is what YAML, and so `ros2 param set`, makes of it.
 
     Returns:
         The settings with the values given on the command line or in a parameter file, and "". If
@@ -46,6 +47,19 @@ def declare(node: Node, cls: type[T]) -> tuple[T, str]:
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
         value = getattr(settings, f.name)
         node.declare_parameter(f.name, value, _descriptor(f), ignore_override=True)
+    switches = {f.name for f in dataclasses.fields(cls) if "off" in (f.metadata["choices"] or ())}  # type: ignore[arg-type]
+
+    def false_is_off(parameters: list[Parameter]) -> list[Parameter]:
+        off = Parameter.Type.BOOL, False
+        return [
+            Parameter(p.name, value="off")
+            if p.name in switches and (p.type_, p.value) == off
+            else p
+            for p in parameters
+        ]
+
+    if hasattr(node, "add_pre_set_parameters_callback"):  # not in humble: write "'off'" there
+        node.add_pre_set_parameters_callback(false_is_off)
     return settings, problem
 
 
@@ -55,7 +69,8 @@ def follow(node: Node, get: Callable[[], T], apply: Callable[[T], None]) -> None
     Args:
         node: whose parameters were declared by `declare`.
         get: returns the present settings.
-        apply: called with the new settings, which are valid.
+        apply: called with the new settings, which are valid; raises ValueError, RuntimeError or
+            OSError when what they ask for is not to be had, and then has changed nothing.
     """
 
     def on_set(parameters: list[Parameter]) -> SetParametersResult:
@@ -63,10 +78,10 @@ def follow(node: Node, get: Callable[[], T], apply: Callable[[T], None]) -> None
         changed: dict[str, Any] = {p.name: p.value for p in parameters if p.name in names}
         try:
             settings = dataclasses.replace(get(), **changed)  # type: ignore[type-var]
-        except ConfigError as error:
+            if changed:
+                apply(settings)
+        except (ValueError, RuntimeError, OSError) as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if changed:
-            apply(settings)
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)

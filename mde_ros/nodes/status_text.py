@@ -13,7 +13,7 @@ from visualization_msgs.msg import Marker
 
 from mde_ros.nodes.process import serve
 
-KINDS = (": frames", ": scans")  # how the names of our statuses end
+KINDS = (": frames", ": scans", ": monitor")  # how the names of our statuses end
 SHOWN = ("latency_p50_ms", "latency_p95_ms", "model", "runtime", "device")
 COLOURS = {  # red, green, blue
     DiagnosticStatus.OK: (0.6, 1.0, 0.6),

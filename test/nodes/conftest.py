@@ -14,7 +14,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"  # tests in one process meet
 os.environ.update(dds_environment())
 sys.path.append(str(Path(__file__).parent))  # for robot.py: test folders are no packages
 
-from robot import Bench, CompletionBench, write_completion, write_network
+from robot import Bench, CompletionBench, write_completion, write_mask, write_network
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,10 @@ def completion_bench():
 
 @pytest.fixture
 def wall(tmp_path):
-    """A network that sees a wall at 2 m, whatever the image."""
-    return write_network(tmp_path / "wall.onnx")
+    """A network that sees a wall at 2 m, whatever the image, and has a mask beside it."""
+    path = write_network(tmp_path / "wall.onnx")
+    write_mask(path, threshold=0.1, rate=0.01)
+    return path
 
 
 @pytest.fixture

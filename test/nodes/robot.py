@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointFiel
 from mde_ros.nodes.completion_node import CompletionNode
 from mde_ros.nodes.depth_node import DepthNode
 from mde_ros.nodes.outputs import OUTPUTS
+from mde_ros.runtime import sha256_of
 
 DEADLINE_S = 20.0
 
@@ -45,6 +46,46 @@ def write_network(path: Path, per_red: float = 0.0, metres: float = 2.0, size=No
     spec = {"name": "stub", **({"size": list(size)} if size else {})}
     helper.set_model_props(model, {"mde_ros": json.dumps(spec)})
     onnx.save(model, path)
+    return path
+
+
+def write_mask(model: Path, metres: float = 2.0, threshold: float = 0.0, rate: float = 0.0) -> Path:
+    """A model with its mask: saliency = red / 255, depth = metres x (1 + green / 255).
+
+    Where nothing is green, depth is that of write_network's wall.
+    """
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])
+    focal = helper.make_tensor_value_info("focal_px", TensorProto.FLOAT, [1])
+    maps = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, "h", "w"])
+        for name in ("depth", "saliency")
+    ]
+    constants = {"zero": [0], "one": [1], "two": [2], "axis": [1]}
+    weights = [helper.make_tensor(k, TensorProto.INT64, [1], v) for k, v in constants.items()]
+    weights += [
+        helper.make_tensor(k, TensorProto.FLOAT, [], [v])
+        for k, v in {"most": 255.0, "metres": metres}.items()
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["planes", "most"], ["shares"]),
+        helper.make_node("Slice", ["shares", "zero", "one", "axis"], ["saliency"]),
+        helper.make_node("Slice", ["shares", "one", "two", "axis"], ["green"]),
+        helper.make_node("Mul", ["green", "metres"], ["more"]),
+        helper.make_node("Add", ["more", "metres"], ["depth"]),
+    ]
+    spec = json.loads(onnx.load(model).metadata_props[0].value)
+    inputs = [image, focal]
+    if spec.get("takes_points"):
+        inputs += [helper.make_tensor_value_info("sparse_m", TensorProto.FLOAT, [1, 1, "h", "w"])]
+    graph = helper.make_graph(nodes, "stub", inputs, maps, weights)
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    spec["masks"] = [{"model": "stub", "sha256": sha256_of(model)}]
+    spec["alarm"] = {"threshold": threshold, "false_alarm_rate": rate}
+    helper.set_model_props(whole, {"mde_ros": json.dumps(spec), "weights_sha256": sha256_of(model)})
+    path = model.with_name(f"{model.stem}-mask.onnx")
+    onnx.save(whole, path)
     return path
 
 

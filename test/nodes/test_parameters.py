@@ -18,6 +18,8 @@ LIVE = {
     "point_stride": 4,
     "point_colour": False,
     "colour_max_depth": 3.0,
+    "defence": "mask",
+    "alarm_threshold": 0.3,
 }
 
 

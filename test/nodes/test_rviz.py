@@ -40,7 +40,8 @@ def test_every_display_shows_a_topic_of_its_type(displays):
         kind = TYPES[display["Topic"]["Value"].removeprefix("/")]
         assert display["Class"] == f"rviz_default_plugins/{kind.__name__}"
     shown = {d["Topic"]["Value"].removeprefix("/") for d in displays}
-    seen_elsewhere = {"depth/image_rect", "depth/camera_info"}  # as depth/colour and as points
+    # As depth/colour, as points and in the text of the diagnostics.
+    seen_elsewhere = {"depth/image_rect", "depth/camera_info", "disagreement"}
     assert shown == TYPES.keys() - seen_elsewhere
 
 
