@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +12,18 @@ from torch import nn
 
 from mde_ros.attacks import ifgsm, spoiling
 from mde_ros.checkpoint import Checkpoint, load, save
-from mde_ros.config import ConfigError
+from mde_ros.config import ConfigError, PipelineSettings
+from mde_ros.datasets import open_dataset
 from mde_ros.losses import three_term
 from mde_ros.networks.folding import folded
+from mde_ros.pipeline import DepthPipeline
 from mde_ros.training import defence, masks, saliency
 from mde_ros.training.batches import Source
 from mde_ros.training.defence import DefenceSettings, defence_loss, drawn, evaluating, under_attack
 from mde_ros.training.loop import LoopSettings, make_fabric
-from mde_ros.training.masks import make_batches, normalised, open_frozen, sizes_of
+from mde_ros.training.masks import fit_alarm, make_batches, normalised, open_frozen, sizes_of
 from mde_ros.training.saliency import SaliencySettings, saliency_loss
+from mde_ros.training.validation import HeldOut
 
 LOOP = LoopSettings(
     steps=2, batch=4, warmup=0, lr=1e-2, encoder_lr=1e-2, ema=0.0, device="cpu",
@@ -248,6 +252,44 @@ def test_what_gives_no_depth_alone_is_refused_as_the_depth_network(tmp_path, pla
 def test_settings_that_make_no_attack_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         DefenceSettings(**{"sources": SOMETHING, **given})
+
+
+def test_alarm_is_above_all_but_one_clean_frame_in_a_hundred(
+    student, plane_folder, tmp_path, monkeypatch
+):
+    """Disagreements 0, 1, … 199 in hundredths: two may be above."""
+    answers = iter(np.random.default_rng(0).permutation(200) / 100)
+    stub = SimpleNamespace(disagreement=None)
+
+    def pipeline(frame):
+        stub.disagreement = next(answers)
+        return stub
+
+    monkeypatch.setattr(masks, "DepthPipeline", lambda settings: pipeline)
+    monkeypatch.setattr(masks, "open_dataset", lambda path: [SimpleNamespace(frame=None)] * 200)
+    kept = tmp_path / "mask.safetensors"
+    save(kept, Checkpoint("fast_mobilenet_v2", load(student).network, {"name": "any"}))
+    held = (HeldOut(str(tmp_path), every=1),)
+    fit_alarm(kept, SaliencySettings(**options(student, tmp_path, held_out=held)))
+    assert load(kept).spec["alarm"] == {"threshold": 1.98, "false_alarm_rate": 0.01}
+    assert load(kept).spec["name"] == "any"
+
+
+def test_alarm_of_a_training_is_the_disagreement_that_the_robot_sees(
+    student, plane_folder, tmp_path
+):
+    folder = plane_folder(number=3)
+    held = (HeldOut(str(folder), every=1),)
+    kept = saliency.train(
+        SaliencySettings(**options(student, folder, held_out=held)), tmp_path / "out"
+    )
+    given = PipelineSettings(
+        model=str(student), mask=str(kept), defence="monitor", device="cpu", threads=1
+    )
+    pipeline = DepthPipeline(given)
+    seen = [pipeline(sample.frame).disagreement for sample in open_dataset(folder)]
+    assert load(kept).spec["alarm"]["threshold"] == pytest.approx(max(seen), rel=1e-4)
+    assert pipeline.alarm.false_alarm_rate == 0.01
 
 
 def test_masks_module_names_what_a_mask_belongs_to(student):
