@@ -2,7 +2,8 @@
 
     python scripts/ship.py CHECKPOINT NAME [SET[:SKIP_LAST] …]
 
-Writes mde_ros/weights/NAME.safetensors (fp16) and NAME.onnx, which points into it. With data sets
+Writes mde_ros/weights/NAME.safetensors (fp16) and NAME.onnx, which points into it; that of a mask
+is the defended model, and points into the model's weights too. With data sets
 (labelled, without the frames held out) what training leaves wrong by a factor is put right:
 
 - of a student the canonical focal length, so that the median of prediction / truth is 1: training
@@ -25,7 +26,7 @@ from mde_ros import checkpoint
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
-from mde_ros.export import export
+from mde_ros.export import export, model_of
 from mde_ros.frame import Prediction
 from mde_ros.geometry import median_scale
 from mde_ros.pipeline import DepthPipeline
@@ -80,7 +81,11 @@ def main(source: str, name: str, *sets: str) -> None:
         print(f"canonical focal length: {spec['focal_px']} px")
     target = WEIGHTS / f"{name}.safetensors"
     checkpoint.save(target, replace(loaded, spec=spec), half=True)
-    difference = export(target, target.with_suffix(".onnx"), linked=True)
+    onnx = target.with_suffix(".onnx")
+    if spec.get("masks"):
+        difference = export(model_of(target), onnx, linked=True, mask=target)
+    else:
+        difference = export(target, onnx, linked=True)
     print(f"{target.name}: ONNX differs from torch by at most {difference:.1e}")
 
 
