@@ -19,6 +19,10 @@ from mde_ros.networks.sarpn import SarpnNet
 from mde_ros.networks.video import Decoder, LightDecoder, VideoNet
 
 
+class NetworkError(ValueError):
+    """A network that there is not."""
+
+
 @dataclass(frozen=True)
 class Network:
     """How to make a network, and which publication it is from."""
@@ -75,10 +79,10 @@ def make_network(name: str, **options: Any) -> nn.Module:
         options: further arguments of its class, as a network's own `options` tell them.
 
     Raises:
-        ValueError: on an unknown name; the message lists the valid ones.
+        NetworkError: on an unknown name; the message lists the valid ones.
     """
     if name not in NETWORKS:
-        raise ValueError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
+        raise NetworkError(f"network: expected one of {', '.join(NETWORKS)}, got {name!r}")
     return NETWORKS[name].make(**options)
 
 

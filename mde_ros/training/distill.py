@@ -31,7 +31,7 @@ from mde_ros.losses import LOSSES, log_depth, scale_shift_loss
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
-from mde_ros.training.initial import initial_focal_px, load_encoder
+from mde_ros.training.initial import check_student, initial_focal_px, load_encoder
 from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.teacher import GIVES, Teacher, make_teacher
 from mde_ros.training.validation import HeldOut, validation
@@ -168,8 +168,10 @@ def train(settings: DistillSettings, out: Path, stored: list[list[Stored]] | Non
         stored: what `labelled` gave for these sources and this teacher, for several trainings.
 
     Raises:
-        ConfigError, DatasetError, ModelError: on settings or files that cannot be used.
+        ConfigError, NetworkError, DatasetError, ModelError: on settings or files that cannot be
+            used.
     """
+    check_student(settings.network)
     fabric = make_fabric(settings.loop)
     teacher = make_teacher(settings.teacher, settings.teacher_gives, affine=True)
     if stored is None:

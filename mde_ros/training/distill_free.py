@@ -28,11 +28,11 @@ from mde_ros import checkpoint as checkpoints
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.model import DepthModel
-from mde_ros.networks import demands, make_network
+from mde_ros.networks import make_network
 from mde_ros.networks.synthesis import NOISE, Generator, Transformation
 from mde_ros.runtime import find_model
 from mde_ros.training.batches import Source, loader
-from mde_ros.training.initial import load_encoder
+from mde_ros.training.initial import check_depth_network, check_student, load_encoder
 from mde_ros.training.loop import Companion, LoopSettings, fit, make_fabric
 from mde_ros.training.mixing import Noise, Pictures, load_pictures
 from mde_ros.training.statistics import batch_norms, statistics_loss
@@ -93,19 +93,9 @@ def open_teacher(model: str, method: str) -> Checkpoint:
             f"teacher: expected batch norms, whose statistics the images are fitted to, got none in"
             f" {teacher.network_name}; take method=simulated"
         )
-    check_depth_network(teacher.network, f"teacher: {teacher.network_name}")
+    check_depth_network(teacher.network, teacher.spec, f"teacher: {teacher.network_name}")
     teacher.network.requires_grad_(False)
     return teacher
-
-
-def check_depth_network(network: nn.Module, name: str) -> None:
-    """Raises ConfigError unless the network makes one depth map of an image alone."""
-    if demands(network).get("takes_points"):
-        raise ConfigError(f"{name} needs LiDAR points; expected a network of images alone")
-    with torch.no_grad():
-        answer = network.eval()(torch.zeros(1, 3, 64, 64))
-    if not isinstance(answer, Tensor):
-        raise ConfigError(f"{name} gives more than depth; expected a network of depth alone")
 
 
 def distance(said: Tensor, wanted: Tensor) -> Tensor:
@@ -153,15 +143,15 @@ def train(settings: DistillFreeSettings, out: Path) -> Path:
     """Train the student; returns the checkpoint's path.
 
     Raises:
-        ConfigError, DatasetError, ModelError, CheckpointError: on settings or files that cannot be
-            used.
+        ConfigError, NetworkError, DatasetError, ModelError, CheckpointError: on settings or files
+            that cannot be used.
     """
     loop, method, (width, height) = settings.loop, settings.method, settings.size
+    check_student(settings.network)
     fabric = make_fabric(loop)
     model = open_teacher(settings.teacher, method)
     teacher = model.network.to(fabric.device)
     student = make_network(settings.network)
-    check_depth_network(student, f"network: {settings.network}")
     if settings.initial:
         load_encoder(student, settings.network, settings.initial)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,15 +58,19 @@ def check_student(name: str) -> None:
         NetworkError: when there is no such network.
     """
     with torch.device("meta"):  # nothing is computed, and no random number drawn
-        check_depth_network(make_network(name), f"network: {name}")
+        check_depth_network(make_network(name), {}, f"network: {name}")
 
 
-def check_depth_network(network: nn.Module, name: str) -> None:
-    """Raises ConfigError unless the network makes one depth map of an image alone, in metres."""
-    needs = demands(network)
-    if needs.get("takes_points"):
+def check_depth_network(network: nn.Module, spec: dict[str, Any], name: str) -> None:
+    """Raises ConfigError unless the network makes one depth map of an image alone, in metres.
+
+    Args:
+        spec: of its checkpoint, if it has one.
+    """
+    known = demands(network) | spec
+    if known.get("takes_points"):
         raise ConfigError(f"{name} needs LiDAR points; expected a network of images alone")
-    if not needs.get("metric", True):
+    if not known.get("metric", True):
         raise ConfigError(f"{name} knows no metres; expected a network of metric depth")
     if isinstance(network, (SaliencyNet, LightSaliencyNet)):
         raise ConfigError(f"{name} gives a mask; expected a network of depth")

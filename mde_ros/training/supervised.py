@@ -22,7 +22,7 @@ from mde_ros.losses import three_term_terms
 from mde_ros.model import DepthModel
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
-from mde_ros.training.initial import load_encoder
+from mde_ros.training.initial import check_student, load_encoder
 from mde_ros.training.loop import LoopSettings, fit, make_fabric
 from mde_ros.training.validation import HeldOut, validation
 
@@ -97,9 +97,10 @@ def train(settings: SupervisedSettings, out: Path) -> Path:
     """Train the network; returns the checkpoint's path.
 
     Raises:
-        ConfigError, DatasetError: on settings or files that cannot be used.
+        ConfigError, NetworkError, DatasetError: on settings or files that cannot be used.
     """
     loop = settings.loop
+    check_student(settings.network)
     fabric = make_fabric(loop)
     stored = load_sources(settings.sources, None, progress=fabric.global_rank == 0)
     weights = [s.weight for s in settings.sources]

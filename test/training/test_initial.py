@@ -1,6 +1,7 @@
 """What a training starts from: every tensor goes where it belongs, mistakes are sentences."""
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mde_ros.cli import extra_for
+from mde_ros.cli import extra_for, main
 from mde_ros.config import ConfigError
 from mde_ros.networks import make_network
 from mde_ros.networks.backbones import BACKBONES, make_backbone
@@ -64,6 +65,27 @@ def test_initial_weights_that_do_not_fit_are_one_sentence(tmp_path):
         with pytest.raises(ConfigError, match=message):
             load_encoder(make_network(NAME), NAME, file)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s2d_resnet18", "needs LiDAR points; expected a network of images alone"),
+        ("lifelong_resnet34", "gives more than depth; expected a network of depth alone"),
+        ("saliency_drn22", "gives a mask; expected a network of depth"),
+        ("monodepth2_resnet18", "knows no metres; expected a network of metric depth"),
+        ("resnet", "expected one of mff_resnet50, .*got 'resnet'"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["supervised", "distill", "distill_free"])
+def test_network_that_is_no_student_is_one_sentence_before_anything_is_read(
+    recipe, name, message, tmp_path, capsys
+):
+    settings = f"network={name}", "sources=[{path: nowhere}]", "teacher=nowhere.safetensors"
+    settings = settings[: 2 if recipe == "supervised" else 3]
+    assert main(["train", recipe, "--set", *settings, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"mde: network: ({name} )?{message}", error) and error.count("\n") == 1
 
 
 def test_shipped_model_is_found_by_its_name():
