@@ -146,6 +146,44 @@ def make_parser() -> argparse.ArgumentParser:
     spare = "CPU threads of the network (default: 2, or one less than there are cores)"
     flag("--threads", type=int, metavar="N", help=spare)
 
+    flag = command("attack", run_attack, "how far noise spoils depth, and what a mask saves")
+    flag("--data", nargs="+", required=True, metavar="DATA", help="as in mde evaluate")
+    flag("--model", default="default", help="the depth network N: shipped name or checkpoint")
+    flag(
+        "--mask", default="auto", metavar="auto|none|G", help="defence; auto: the shipped one of N"
+    )
+    flag("--clean-mask", metavar="G", help="a mask that was trained on clean images, beside it")
+    flag("--adversarial", metavar="MODEL", help="a depth network trained under attack, beside N")
+    flag("--eps", nargs="+", type=float, metavar="E", help="largest change (0.05 0.1 0.15 0.2)")
+    flag("--iterations", type=int, metavar="N", help="of IFGSM (10); 1 is FGSM")
+    flag("--space", help="of eps: the normalised input (default), or unit, pixel values of 0 to 1")
+    flag("--objective", help="what is made large: l1 (default), l2, rel, log10 or l_dif")
+    flag("--target", help="auto, truth, or prediction: the depth of the clean image")
+    adaptive = "leave out the attacker who knows the defence, half of the time"
+    flag("--no-adaptive", action="store_true", help=adaptive)
+    flag("--last", type=int, metavar="N", help="only the last N frames")
+    flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
+    topic_flags(flag)
+    flag("--out", default="attack", metavar="DIR", help="for attack.html, .json and .png")
+    flag("--json", metavar="FILE", help="write attack.json here too (- for standard output)")
+    flag("--resume", action="store_true", help="go on where a run to the same --out was ended")
+    flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    flag("--threads", type=int, metavar="N", help=spare)
+
+    flag = command("saliency", run_saliency, "how much of an image a depth network needs")
+    flag("--data", nargs="+", required=True, metavar="DATA", help="as in mde evaluate")
+    flag("--masks", nargs="+", required=True, metavar="G", help="mask networks of the model")
+    flag("--model", default="default", help="the depth network N: shipped name or checkpoint")
+    flag("--threshold", type=float, metavar="T", help="above it a pixel is shown (0.025)")
+    flag("--target", help="auto, truth, or prediction: the depth of the whole image")
+    flag("--last", type=int, metavar="N", help="only the last N frames")
+    flag("--max-frames", type=int, metavar="N", help="at most N frames, evenly spread")
+    topic_flags(flag)
+    flag("--out", default="saliency", metavar="DIR", help="for saliency.html, .json and .png")
+    flag("--json", metavar="FILE", help="write saliency.json here too (- for standard output)")
+    flag("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    flag("--threads", type=int, metavar="N", help=spare)
+
     flag = command("watch", run_watch, "score a running node's depth while its bag is played")
     flag("data", metavar="DATA", help="the bag or RGB-D folder that is played")
     flag("--listen", default="/depth/image_rect", metavar="TOPIC", help="the node's depth")
@@ -421,6 +459,53 @@ def run_evaluate(a: argparse.Namespace) -> int:
         live=live,
         resume=a.resume,
         ray=a.ray,
+    )
+
+
+def run_attack(a: argparse.Namespace) -> int:
+    from mde_ros.evaluation.attack import run_attack as run
+
+    flags = {
+        "eps": a.eps and tuple(a.eps),
+        "iterations": a.iterations,
+        "space": a.space,
+        "objective": a.objective,
+        "target": a.target,
+        "adaptive": False if a.no_adaptive else None,
+        "frames": given({"last": a.last, "max_frames": a.max_frames}),
+    }
+    return run(
+        a.data,
+        a.model,
+        a.mask,
+        a.clean_mask,
+        a.adversarial,
+        out=a.out,
+        json_path=a.json,
+        settings=given(flags),
+        pipeline=given({"device": a.device, "threads": a.threads}),
+        topics=topics_of(a),
+        resume=a.resume,
+    )
+
+
+def run_saliency(a: argparse.Namespace) -> int:
+    from mde_ros.evaluation.saliency import run_saliency as run
+
+    flags = {
+        "threshold": a.threshold,
+        "target": a.target,
+        "frames": given({"last": a.last, "max_frames": a.max_frames}),
+    }
+    return run(
+        a.data,
+        a.masks,
+        a.model,
+        out=a.out,
+        json_path=a.json,
+        settings=given(flags),
+        pipeline=given({"device": a.device, "threads": a.threads}),
+        topics=topics_of(a),
     )
 
 

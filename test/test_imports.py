@@ -12,6 +12,7 @@ import mde_ros
 
 ROOT = Path(mde_ros.__file__).parent
 CORE = {"frame", "config", "geometry"}
+OPENED = {"attacks", "defence", "model", "checkpoint"}  # an attack opens the pipeline
 # Unit (module or package of mde_ros) → the units it may import. Everything but itself.
 TABLE = {
     "frame": set(),
@@ -34,7 +35,7 @@ TABLE = {
     "datasets": {"frame", "geometry"},
     "simulation": {"frame", "geometry"},
     # The benchmark feeds a node, away from any robot.
-    "evaluation": {"datasets", "pipeline", "metrics", "attacks", "runtime", "isolation", *CORE},
+    "evaluation": {"datasets", "pipeline", "metrics", "runtime", "isolation", *OPENED, *CORE},
     # The player is a node that reads bags.
     "nodes": {"pipeline", "runtime", "datasets", "isolation", *CORE},
 }

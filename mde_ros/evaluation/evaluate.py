@@ -159,7 +159,7 @@ def run_evaluate(
     folder = Path(f"{json_path}.partial") if to_file else None
     kept = Partial(paths, folder, identity(job, loaded, paths), resume)
     name = ", ".join(dict.fromkeys(Path(d).resolve().name for d in data))
-    with _progress(name, len(paths) > 1) as show, _ctrl_c() as stop:
+    with progress_bar(name, len(paths) > 1) as show, until_ctrl_c() as stop:
         if ray:
             on_ray(ray, job, kept, show, stop)
         else:
@@ -207,7 +207,7 @@ def _write(
 
 
 @contextmanager
-def _progress(label: str, several: bool) -> Iterator[Callable[[float, int], None]]:
+def progress_bar(label: str, several: bool) -> Iterator[Callable[[float, int], None]]:
     """A bar with the time left on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -224,7 +224,7 @@ def _progress(label: str, several: bool) -> Iterator[Callable[[float, int], None
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
+def until_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed; a second one interrupts as usual."""
     pressed: list[int] = []
     before = signal.getsignal(signal.SIGINT)
