@@ -20,6 +20,7 @@ from mde_ros.runtime import (
     spec_from_json,
     spec_to_json,
 )
+from mde_ros.runtime.torch_runtime import same_depth
 
 MIX = np.array([1.0, 10.0, 100.0], np.float32)  # tells the channels apart
 RED = [("Slice", ["x", [0], [1], [1]], ["y"])]
@@ -344,7 +345,7 @@ def test_half_precision_is_taken_only_where_every_pixel_agrees():
 
     def agrees(network):
         exact, rough = DepthModel(network), DepthModel(network).half()
-        return runtimes.same_depth(exact, rough, ModelSpec(pixels=32 * 32), "cpu")
+        return same_depth(exact, rough, ModelSpec(pixels=32 * 32), "cpu")
 
     assert agrees(Scaled(3)) and not agrees(Scaled(17)), "2 · 2^17 is infinite in fp16"
     assert agrees(Scaled(0, 0.03)) and not agrees(Scaled(0, 0.05)), "2 % of about 2 m are 0.04 m"
