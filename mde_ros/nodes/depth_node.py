@@ -171,8 +171,9 @@ class DepthNode(LifecycleNode):
             about |= {"domain": domain, "domain_distance": f"{distance:.4g}"}
         name = self.get_fully_qualified_name()
         statuses = [self.statistics.status(f"{name}: frames", about)]
-        if self.settings.defence == "monitor":
-            mask = {"mask": self.pipeline.defended.path.name, "device": runtime.device}
+        defended = self.pipeline.defended
+        if self.settings.defence == "monitor" and defended is not None:
+            mask = {"mask": defended.path.name, "device": runtime.device}
             statuses.append(
                 self._frames.monitor.status(f"{name}: monitor", mask, self.pipeline.alarm)
             )
