@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types docs setup clean
+.PHONY: demo test lint types weights docs setup clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# Which shipped file is stale, and the command that renews it.
+weights: $(STAMP)
+	$(BIN)/python scripts/weights.py
 
 # The site, into site/; a broken link is an error.
 docs: $(STAMP)
