@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,13 @@ def run_attack(
     job = Job((model,), chosen.frames, run_by, dict(topics or {}), scan)
     suspects, about = load_suspects(run_by, mask, clean_mask, adversarial)
     rows = suspects.rows(chosen.adaptive)
-    kind = target_of((job.open(path) for path in paths), chosen.frames, chosen.target)
+    target = target_of(readable(job, paths), chosen.frames, chosen.target)
     same = {
         "settings": as_dict(chosen),
         "pipeline": as_dict(run_by),
         "options": job.options,
         "models": {name: entry["weights_sha256"] for name, entry in about.items()},
-        "target": kind,
+        "target": target,
         "data": {str(path): stamp(path) for path in paths},
         "versions": versions(),
     }
@@ -100,29 +101,36 @@ def run_attack(
                     several = (done + begun / max(1, frames), len(paths))
                     show(*(several if len(paths) > 1 else (begun, frames)))
 
-                attack_part(job, path, suspects, chosen, kind, kept, shown, stop)
+                attack_part(job, path, suspects, chosen, target, kept, shown, stop)
     try:
         total, _ = kept.total(names(rows, chosen), chosen.frames.score)
-        results = results_of(total, suspects, chosen, about, kind, name)
+        results = results_of(total, suspects, chosen, about, target, name)
     except EvaluationError:
         kept.remove()
         raise
     results["settings"]["pipeline"] = as_dict(run_by)
     results["interrupted"] = bool(kept.todo)
     print_attack(results, stderr=json_path == "-")
-    target = Path(out) / "attack.json"
-    for path in dict.fromkeys((str(target), json_path or str(target))):
-        write_json(path, results)
+    written = Path(out) / "attack.json"
+    for file in dict.fromkeys((str(written), json_path or str(written))):
+        write_json(file, results)
     from mde_ros.evaluation.attack_report import take_pictures, write_attack_report
 
     pictures = take_pictures(Parts(job, kept), suspects, chosen, results)
-    write_attack_report(results, pictures, target.with_suffix(".html"))
-    print(f"wrote {target}, {target.with_suffix('.html')} and .png", file=sys.stderr)
+    write_attack_report(results, pictures, written.with_suffix(".html"))
+    print(f"wrote {written}, {written.with_suffix('.html')} and .png", file=sys.stderr)
     if not (kept.todo or kept.failed):
         kept.remove()
     else:
         print("not all is done: the same command with --resume goes on", file=sys.stderr)
     return 130 if kept.todo else int(bool(kept.failed))
+
+
+def readable(job: Job, paths: Iterable[Path]) -> Iterator[Any]:
+    """The data sets that can be opened; what is wrong with the others, attack_part tells."""
+    for path in paths:
+        with contextlib.suppress(DatasetError):
+            yield job.open(path)
 
 
 def load_suspects(
@@ -138,18 +146,17 @@ def load_suspects(
     about = {"N": {"name": n.name, "weights_sha256": n.sha256}}
     networks: dict[str, Any] = {}
     alarm = None
+    if mask == "auto":
+        try:
+            mask = str(find_mask("auto", n.pipeline.runtime))
+        except ModelError as error:
+            print(f"{error}; N alone is attacked", file=sys.stderr)
+            mask = "none"
     for role, given in (("G_adv", mask), ("G", clean_mask or "none")):
-        if given == "auto":
-            try:
-                given = str(find_mask("auto", n.pipeline.runtime))
-            except ModelError as error:
-                print(f"{error}; N alone is attacked", file=sys.stderr)
-                continue
-        if given == "none":
-            continue
-        networks[role], file, spec = load_mask(given, n)
-        about[role] = {"name": file.stem, "weights_sha256": sha256_of(file)}
-        alarm = spec.alarm if role == "G_adv" else alarm
+        if given != "none":
+            networks[role], path, spec = load_mask(given, n)
+            about[role] = {"name": path.stem, "weights_sha256": sha256_of(path)}
+            alarm = spec.alarm if role == "G_adv" else alarm
     trained = OpenPipeline(replace(settings, model=adversarial)) if adversarial else None
     if trained:
         about["N_adv"] = {"name": trained.name, "weights_sha256": trained.sha256}
@@ -168,7 +175,7 @@ def attack_part(
     path: Path,
     suspects: Suspects,
     settings: AttackSettings,
-    kind: str,
+    target: str,
     kept: Partial,
     progress: Callable[[int, int], None],
     stop: Callable[[], bool],
@@ -187,7 +194,7 @@ def attack_part(
 
     problem = {}
     try:
-        attack_data(job.open(path), suspects, settings, kind, tally, progress, stop, keep)
+        attack_data(job.open(path), suspects, settings, target, tally, progress, stop, keep)
     except (DatasetError, EvaluationError, OSError) as error:
         problem = {"problem": str(error)}
     kept.put(path, {**tally.state(), **problem})
@@ -198,7 +205,7 @@ def results_of(
     suspects: Suspects,
     settings: AttackSettings,
     about: Mapping[str, Mapping[str, Any]],
-    kind: str,
+    target: str,
     name: str,
 ) -> dict[str, Any]:
     """What attack.json holds of a tally.
@@ -216,7 +223,7 @@ def results_of(
         "version": VERSION,
         "settings": {"attack": as_dict(settings)},
         "data": {"name": name, "frames": len(tally.images), "sha256": tally.sha256},
-        "target": kind,
+        "target": target,
         "models": about,
         "columns": columns(settings),
         "rows": table,

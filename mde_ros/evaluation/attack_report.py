@@ -97,8 +97,10 @@ def frame_pictures(
         if "N_adv" in attacked.depths:
             rows.append(row("N_adv", list(attacked.depths["N_adv"])))
         if suspects.defence:
-            known_too = attacked.depths.get(KNOWN, [])[1:]
-            rows.append(row("behind the mask", [*attacked.depths[DEFENCE], *known_too]))
+            defended = [*attacked.depths[DEFENCE]]
+            if KNOWN in attacked.depths:
+                defended.append(attacked.depths[KNOWN][1])
+            rows.append(row("behind the mask", defended))
             rows.append([_mask(suspects, image) for image in images.values()])
     return Grid(title, sample.name, list(images), rows, near, far)
 

@@ -117,7 +117,10 @@ def target_of(datasets: Iterable[Any], frames: EvaluateSettings, wanted: str = "
         return wanted
     for dataset in datasets:
         for index in frames.indices(len(dataset)):
-            truth_m = dataset[index].truth_m
+            try:
+                truth_m = dataset[index].truth_m
+            except (ValueError, OSError):
+                continue  # told when its turn comes
             if truth_m is not None and counted(truth_m, frames.score).any():
                 return "truth"
     return "prediction"
