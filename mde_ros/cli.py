@@ -209,6 +209,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--completion", action="store_true", help="the shipped completion model too, with a LiDAR")
     flag("--beams", type=int, default=720, help="of each scan of that LiDAR")
     flag("--frames", type=int, default=200, help="frames per measurement")
+    flag("--defence", action="store_true", help="also with the models' masks, and with the monitor")
     flag("--soak", type=int, default=0, metavar="N", help="watch the node's memory over N frames")
     flag("--size", default="640x480", metavar="WxH", help="of the camera's image, in pixels")
     flag("--threads", type=int, default=2, help="CPU threads of the network")
@@ -557,6 +558,7 @@ def run_benchmark(a: argparse.Namespace) -> int:
         size=picture_size(a.size),
         threads=a.threads,
         device=a.device,
+        defence=a.defence,
         soak=a.soak,
         json_path=a.json,
     )

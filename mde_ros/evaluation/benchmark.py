@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from mde_ros.config import PipelineSettings
-from mde_ros.evaluation.benchmark_table import NODE_FEEDS, print_benchmark
+from mde_ros.evaluation.benchmark_table import NODE_FEEDS, defence_costs, print_benchmark
 from mde_ros.evaluation.laser import LASER_TO_CAMERA, make_scans, scan_costs, with_points
 from mde_ros.evaluation.results import machine, versions, write_json
 from mde_ros.frame import Camera, Frame, Prediction
@@ -66,7 +66,7 @@ class Candidate:
             image, sparse = self._time("prepare", pipeline.prepare, frame, optics)
             begin = time.process_time()
             focal_px = optics.network.focal_px
-            outputs = self._time("network", pipeline.runtime, image, focal_px, sparse)
+            outputs = self._time("network", pipeline.infer, image, focal_px, sparse)
             self.spent_ms.setdefault("network_cpu", []).append(1e3 * (time.process_time() - begin))
             self._time("finish", pipeline.finish, outputs, optics)
         for i, frame in enumerate(frames):
@@ -87,11 +87,14 @@ class Candidate:
 
 
 def find_candidates(
-    models: Iterable[str], settings: PipelineSettings
+    models: Iterable[str], settings: PipelineSettings, defences: Sequence[str] = ("off",)
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Every model on every runtime that is installed and can run it, and why others cannot.
 
     TensorRT, which is a part of ONNX Runtime, is tried where that uses a GPU.
+
+    Args:
+        defences: each model is measured with all of them, see PipelineSettings.
 
     Raises:
         BenchmarkError: when none can.
@@ -110,6 +113,12 @@ def find_candidates(
                 continue
             name = pipeline.runtime.spec.name or pipeline.runtime.path.stem
             found.append(Candidate(name, model, pipeline))
+            for defence in defences[1:]:
+                try:
+                    defended = DepthPipeline(dataclasses.replace(choice, defence=defence))
+                    found.append(Candidate(f"{name}, {defence}", model, defended))
+                except ModelError as error:
+                    skipped[f"{defence} of {name} on {runtime}"] = str(error)
             if runtime == "onnxruntime" and pipeline.runtime.device != "cpu":
                 tried.append("tensorrt")
     if not found:
@@ -181,6 +190,7 @@ def measure_node(
         "runtime": runtime.name,
         "device": runtime.device,
         "threads": settings.threads,
+        "defence": settings.defence,
     }
     arguments = ["--feeds", *NODE_FEEDS, "--frames", str(count), "--soak", str(soak)]
     if candidate.takes_points:
@@ -208,6 +218,7 @@ def row(
         "device": runtime.device,
         "takes_points": candidate.takes_points,
         "threads": candidate.pipeline.settings.threads,
+        "defence": candidate.pipeline.settings.defence,
         "network_ms": parts["network"],
         "other_ms": other,
         "other_with_cloud_ms": other + parts["cloud_message"] if messages else None,
@@ -241,6 +252,7 @@ def run_benchmark(
     beams: int = 720,
     threads: int = 2,
     device: str = "auto",
+    defence: bool = False,
     node: bool = True,
     soak: int = 0,
     json_path: str | None = None,
@@ -253,6 +265,7 @@ def run_benchmark(
         size: of the camera's image, pixels.
         beams: of the scans that models which take points get.
         threads, device: for the network.
+        defence: whether to measure every model with its mask and with the monitor too.
         node: whether to measure the node over DDS too; needs ROS 2.
         soak: frames over which the memory of the first model's node is watched.
         json_path: benchmark.json to be written; "-" is stdout.
@@ -273,7 +286,8 @@ def run_benchmark(
     if beams < 2:
         raise BenchmarkError(f"beams: expected at least 2, got {beams}")
     settings = PipelineSettings(threads=threads, device=device)
-    candidates, skipped = find_candidates(models, settings)
+    defences = ("off", "mask", "monitor") if defence else ("off",)
+    candidates, skipped = find_candidates(models, settings, defences)
     pictures = make_frames(*size)
     with_node = node and importlib.util.find_spec("rclpy") is not None
     if node and not with_node:
@@ -308,7 +322,8 @@ def run_benchmark(
         "beams": beams,
         "frames": frames,
         "rows": rows,
-        "scan": scan_costs(rows),
+        "scan": scan_costs([r for r in rows if r["defence"] == "off"]),
+        "defence": defence_costs(rows),
         "skipped": skipped,
     }
     print_benchmark(result, stderr=json_path == "-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mde_ros.evaluation.laser import cost_sentence
@@ -68,11 +68,35 @@ def print_benchmark(result: Mapping[str, Any], stderr: bool = False) -> None:
     console.print(table)
     for cost in result["scan"]:
         console.print(cost_sentence(cost), highlight=False)
+    for cost in result["defence"]:
+        console.print(
+            f"{cost['name']} on {cost['runtime']}: network {cost['network_ratio']:.2f} times, frame"
+            f" {cost['frame_ratio']:.2f} times what it takes without",
+            highlight=False,
+        )
     for what, why in result["skipped"].items():
         console.print(f"not measured: {what}: {why}", highlight=False, markup=False)
     machine_ = result["machine"]
     if machine_["load"][0] > machine_["cores"]:
         console.print(f"this machine is busy (load {machine_['load'][0]:.1f}): expect better ones")
+
+
+def defence_costs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each defence costs: times the network, and the frame, of the same model without."""
+    same = ("file", "weights_sha256", "runtime", "device")
+    costs = []
+    for r in (r for r in rows if r["defence"] != "off"):
+        off = next(o for o in rows if o["defence"] == "off" and all(o[k] == r[k] for k in same))
+        costs.append(
+            {
+                "name": r["name"],
+                "runtime": r["runtime"],
+                "device": r["device"],
+                "network_ratio": r["network_ms"] / off["network_ms"],
+                "frame_ratio": r["pipeline_ms"] / off["pipeline_ms"],
+            }
+        )
+    return costs
 
 
 def _dig(values: Any, path: str) -> Any:

@@ -17,6 +17,7 @@ from mde_ros.evaluation.benchmark import (
     row,
     run_benchmark,
 )
+from mde_ros.evaluation.benchmark_table import defence_costs
 from mde_ros.evaluation.laser import cost_sentence, make_scans, scan_costs, with_points
 from mde_ros.frame import Prediction
 from mde_ros.isolation import own_domain
@@ -28,8 +29,8 @@ class Sleeper:
     It keeps the number of points of every frame it gets, None without.
     """
 
-    def __init__(self, ms: float, takes_points: bool = False) -> None:
-        self.settings = PipelineSettings(threads=1)
+    def __init__(self, ms: float, takes_points: bool = False, defence: str = "off") -> None:
+        self.settings = PipelineSettings(threads=1, defence=defence)
         self.ms = ms
         self.points = []
         path = SimpleNamespace(name="sleeper.onnx")
@@ -44,13 +45,19 @@ class Sleeper:
         self.points.append(None if frame.points is None else len(frame.points))
         return frame.image, None
 
+    def infer(self, image, focal_px, sparse):
+        """Thrice the network's time under monitor, twice under mask."""
+        for _ in range(("off", "mask", "monitor").index(self.settings.defence)):
+            self.runtime(image, focal_px, sparse)
+        return self.runtime(image, focal_px, sparse)
+
     def finish(self, outputs, optics):
         time.sleep(0.001)
         return Prediction(outputs["depth"])
 
     def __call__(self, frame):
         image, sparse = self.prepare(frame, None)
-        return self.finish(self.runtime(image, 1.0, sparse), None)
+        return self.finish(self.infer(image, 1.0, sparse), None)
 
 
 class _Network:
@@ -161,9 +168,46 @@ def test_file_holds_every_key_of_the_format_and_says_what_was_left_out(
 def _of(settings):
     if settings.runtime != "onnxruntime":
         raise benchmark.ModelError("not here")
-    sleeper = Sleeper(2, settings.model.startswith("completion"))
+    sleeper = Sleeper(2, settings.model.startswith("completion"), settings.defence)
     sleeper.runtime.spec.name = settings.model
     return sleeper
+
+
+def test_defences_are_told_in_multiples_of_the_same_model_without(tmp_path, monkeypatch, capsys):
+    def pipeline(settings):
+        if settings.defence == "monitor" and settings.model == "b":
+            raise benchmark.ModelError("no threshold")
+        return _of(settings)
+
+    monkeypatch.setattr(benchmark, "DepthPipeline", pipeline)
+    out = str(tmp_path / "benchmark.json")
+    run_benchmark(["a", "b"], frames=10, size=(64, 48), node=False, defence=True, json_path=out)
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [r["name"] for r in result["rows"]]
+    assert names == ["a", "a, mask", "a, monitor", "b", "b, mask"]
+    assert result["skipped"]["monitor of b on onnxruntime"] == "no threshold"
+    for cost in result["defence"]:  # who sleeps twice or thrice; how exactly, the others decide
+        assert cost["network_ratio"] > 1 and cost["frame_ratio"] > 1
+    assert [c["name"] for c in result["defence"]] == ["a, mask", "a, monitor", "b, mask"]
+    assert "a, mask on onnxruntime: network" in capsys.readouterr().out
+
+
+def test_cost_of_a_defence_is_held_against_the_same_weights_on_the_same_runtime():
+    def entry(name, runtime, defence, network_ms, pipeline_ms):
+        return {"name": name, "file": f"{name[0]}.onnx", "weights_sha256": name[0], "device": "cpu",
+                "runtime": runtime, "defence": defence, "network_ms": network_ms,
+                "pipeline_ms": pipeline_ms}  # fmt: skip
+
+    rows = [
+        entry("a", "torch", "off", 9.0, 10.0),
+        entry("b", "onnxruntime", "off", 4.0, 5.0),
+        entry("a", "onnxruntime", "off", 2.0, 3.0),
+        entry("a, mask", "onnxruntime", "mask", 5.0, 6.0),
+        entry("a, monitor", "onnxruntime", "monitor", 7.0, 9.0),
+    ]
+    mask, monitor = defence_costs(rows)
+    assert (mask["name"], mask["network_ratio"], mask["frame_ratio"]) == ("a, mask", 2.5, 2.0)
+    assert (monitor["network_ratio"], monitor["frame_ratio"]) == (3.5, 3.0)
 
 
 @pytest.mark.parametrize(("device", "tried"), [("cpu", False), ("cuda:0", True)])
