@@ -56,6 +56,7 @@ class SplitHead(nn.Module):
             padding=head.padding,  # type: ignore[arg-type]
             groups=channels,
             bias=False,
+            padding_mode=head.padding_mode,
         )
         self.sum = nn.Conv2d(channels, 1, 1)
         with torch.no_grad():

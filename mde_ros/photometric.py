@@ -65,16 +65,20 @@ def warp(
     return sample(source, project(transform(T, unproject(depth, K)), K, motion)[0])
 
 
+def mean3(x: Tensor) -> Tensor:
+    """Mean of every 3×3 window, borders reflected; on a CPU several times as fast as a pooling."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    rows = x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
 def ssim_distance(a: Tensor, b: Tensor, c1: float | None = 1e-4, c2: float = 9e-4) -> Tensor:
     """(1 - SSIM)/2 in 0..1 of 3×3 windows, borders reflected: (N, C, H, W) (Wang et al. 2004).
 
     Args:
         c1: None leaves out the term of the means, which then may differ for free.
     """
-    mean_a, mean_b, aa, bb, ab = (
-        F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
-        for x in (a, b, a * a, b * b, a * b)
-    )
+    mean_a, mean_b, aa, bb, ab = (mean3(x) for x in (a, b, a * a, b * b, a * b))
     of_a, of_b, of_both = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     ssim = (2 * of_both + c2) / (of_a + of_b + c2)
     if c1 is not None:

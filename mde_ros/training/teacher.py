@@ -18,11 +18,13 @@ import numpy as np
 from mde_ros.config import ConfigError, PipelineSettings
 from mde_ros.datasets.transforms import View
 from mde_ros.frame import Frame
+from mde_ros.geometry import median
 from mde_ros.pipeline import DepthPipeline
 
 # What a model puts out: metres, or depth or inverse depth of unknown scale and shift.
 GIVES = ("metres", "depth", "inverse_depth")
 FARTHEST = 50.0  # of the depth that stands for a relative answer; the nearest is 1
+MEDIAN_M = 3.0  # of depth without scale, so that millimetres hold it
 Ask = Callable[[Frame], np.ndarray]
 
 
@@ -66,7 +68,7 @@ def make_teacher(model: str, gives: str = "auto", affine: bool = False) -> Teach
         model: a shipped model, a .safetensors or .onnx file, or hf:NAME for one of Hugging Face.
         gives: what a model of Hugging Face puts out, one of GIVES or auto.
         affine: whether relative models are relative teachers; otherwise their shift is taken as
-            0, which leaves a depth of unknown scale.
+            0, which leaves a depth whose scale does not count.
 
     Raises:
         ConfigError, ModelError: when there is no such model, or it cannot be run.
@@ -83,9 +85,12 @@ def make_teacher(model: str, gives: str = "auto", affine: bool = False) -> Teach
     settings = PipelineSettings(model=os.path.expandvars(model), min_depth=0.05, max_depth=60.0)
     pipeline = DepthPipeline(settings, runtime)
     spec = pipeline.runtime.spec
-    if affine and not spec.metric:
+    if spec.metric:
+        return Teacher(metric(pipeline))
+    pipeline.settings = replace(settings, min_depth=0.0, max_depth=1000.0)
+    if affine:
         return Teacher(relative(pipeline), spec.output)
-    return Teacher(metric(pipeline))
+    return Teacher(at_median(metric(pipeline)))
 
 
 def metric(pipeline: DepthPipeline) -> Ask:
@@ -101,6 +106,17 @@ def metric(pipeline: DepthPipeline) -> Ask:
         return part + (np.median(apart[known]) if known.any() else 0)
 
     return lambda frame: np.nan_to_num(np.exp(averaged(ask, fit, frame)))
+
+
+def at_median(ask: Ask) -> Ask:
+    """The same depth on a scale on which that of every image has a median of MEDIAN_M."""
+
+    def label(frame: Frame) -> np.ndarray:
+        depth = ask(frame)
+        known = depth[depth > 0]
+        return depth * np.float32(MEDIAN_M / median(known)) if known.size else depth
+
+    return label
 
 
 def relative(pipeline: DepthPipeline) -> Ask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
@@ -59,15 +59,19 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
         opened.append((data, chosen))
 
     def validate(checkpoint: Path) -> dict[str, float]:
-        pipeline = DepthPipeline(PipelineSettings(model=str(checkpoint), device="cpu", threads=0))
+        settings = PipelineSettings(model=str(checkpoint), device="cpu", threads=0)
+        pipeline = DepthPipeline(settings)
+        metric = pipeline.runtime.spec.metric
+        if not metric:  # it is judged by what median scaling leaves, whatever its scale
+            pipeline.settings = replace(settings, min_depth=0.0, max_depth=1000.0)
         figures: dict[str, float] = {}
         for data, chosen in opened:
             total = Aggregate()
             for i in chosen:
                 sample = data[i]
                 if sample.truth_m is not None and sample.has_truth():
-                    prediction = pipeline(sample.frame)
-                    total.add(measure(prediction, sample.truth_m, ScoreSettings()).metric)
+                    measured = measure(pipeline(sample.frame), sample.truth_m, ScoreSettings())
+                    total.add(measured.metric if metric else measured.scaled)
             result = total.result()
             # A network that sees no depth anywhere has no error, only coverage 0; sparse truth has
             # no edges.

@@ -47,6 +47,25 @@ from mde_ros.training.validation import HeldOut, validation
 Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
 
+def published_schedule(seed: int = 0) -> LoopSettings:
+    """20 epochs of 40,000 triplets at batch 12, a tenth of the rate from the 16th on."""
+    return LoopSettings(
+        steps=66_660,
+        batch=12,
+        lr=1e-4,
+        encoder_lr=1e-4,
+        weight_decay=0.0,
+        optimizer="adam",
+        warmup=0,
+        schedule="step",
+        step_every=50_000,
+        clip=0.0,
+        ema=0.0,
+        precision="32-true",
+        seed=seed,
+    )
+
+
 @dataclass(frozen=True)
 class VideoSettings:
     """A disparity network and the recordings that it learns from."""
