@@ -200,7 +200,7 @@ def published(path: Path, sample: Sample, now: int, with_camera: bool = False) -
         header, 1, 3, fields, False, 32, 96, cloud.view(np.uint8).ravel(), False
     )
     with BagWriter(path) as bag:
-        for name in ("depth/image_rect", "uncertainty"):  # the latter is not shown
+        for name in ("depth/image_rect", "uncertainty", "saliency"):  # the first is shown
             bag.write(f"/mde/{name}", IMAGE, now, bytes(JAZZY.serialize_cdr(image, IMAGE)))
         bag.write("/mde/points", kind, now, bytes(JAZZY.serialize_cdr(points, kind)))
         for topic, _, cdr in sample_messages(sample.frame, None, now):

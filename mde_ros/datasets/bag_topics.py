@@ -68,8 +68,9 @@ def choose_topics(
                 f"{bag.path}: expected {name} as {what.replace('_', '-')} to be a"
                 f" {' or '.join(kinds[what])}, it is a {bag.topic(str(name)).type}"
             )
-    # In metres like depth, and of our own nodes: neither image nor truth.
-    pictures = [n for n in _of_type(bag, IMAGE, COMPRESSED) if not n.endswith("/uncertainty")]
+    # Of our own nodes, in metres like depth or grey like a camera: neither truth nor image.
+    ours = ("/uncertainty", "/saliency")
+    pictures = [n for n in _of_type(bag, IMAGE, COMPRESSED) if not n.endswith(ours)]
     first = {name: first_message(bag, name) for name in pictures}
     depths = [n for n in pictures if is_depth(first[n], n)]
     masks = [n for n in pictures if n not in depths and is_mask(first[n], n)]

@@ -22,7 +22,7 @@ from mde_ros.view.scene import Scene
 
 # What our node publishes, as in nodes/depth_node.py.
 OUR_DEPTH, OUR_INFO, OUR_POINTS = "depth/image_rect", "depth/camera_info", "points"
-OUR_PICTURES = (OUR_DEPTH, "depth/colour", "uncertainty")
+OUR_PICTURES = (OUR_DEPTH, "depth/colour", "uncertainty", "saliency")
 WAIT_NS = 250_000_000  # that transforms are read ahead: they may come in any order
 SLACK_S = 0.05  # that transforms may be away at either end of a bag
 

@@ -187,6 +187,17 @@ def test_colour_and_raw_are_preferred_and_depth_is_told_by_its_encoding(tmp_path
     assert BagDataset(tmp_path / "a.mcap", "/cam/infra/image").topics.image == "/cam/infra/image"
 
 
+def test_what_our_node_says_of_a_grey_camera_is_not_taken_for_another(tmp_path):
+    messages = {t: m for t, _, m in sample_messages(frame(), depth(), SECOND)}
+    grey = JAZZY.deserialize_cdr(messages[IMAGE_TOPIC], IMAGE)
+    grey.encoding, grey.step, grey.data = "mono8", 32, grey.data[: 32 * 24]
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        for name in ("/saliency", "/uncertainty", "/cam/image"):
+            bag.write(name, IMAGE, SECOND, bytes(JAZZY.serialize_cdr(grey, IMAGE)))
+        bag.write(INFO_TOPIC, "sensor_msgs/msg/CameraInfo", SECOND, messages[INFO_TOPIC])
+    assert BagDataset(tmp_path / "a.mcap").topics.image == "/cam/image"
+
+
 def shifted_clock(out):
     """Depth stamped by another clock, an hour away."""
     parts = samples(1)
