@@ -235,6 +235,15 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--out", default="runs/train", metavar="DIR", help="checkpoints and log; resumed if there")
     flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override, e.g. loop.steps=100")
 
+    flag = command("scale", run_scale, "put a model that was trained on video into metres")
+    flag("model", metavar="MODEL", help="checkpoint of mde train video")
+    flag("--scan", metavar="DATA", help="bag or folder whose LiDAR tells the scale")
+    flag("--virtual-scan", metavar=scan, help="of data without LiDAR: cut out of measured depth")
+    flag("--factor", type=float, metavar="F", help="metres per unit, where they are known")
+    topic_flags(flag)
+    flag("--out", required=True, metavar="FILE", help=".safetensors to write, and .onnx beside it")
+    flag("--json", metavar="FILE", help="write the factor and its spread (- for standard output)")
+
     flag = command("reproduce", run_reproduce, "train and score a published table again")
     flag("experiment", metavar="NAME", help="one of mde_ros/reproduce; `list` prints them")
     flag("--scale", help="small: minutes, simulated scenes (default); full: the real data")
@@ -391,6 +400,33 @@ def run_train(a: argparse.Namespace) -> int:
         raise ConfigError(f"--add, --to: expected the recipe lifelong, got {a.recipe}")
     settings = load(recipe.SETTINGS, a.config, **flags)
     print(recipe.train(settings, Path(a.out)))
+    return 0
+
+
+def run_scale(a: argparse.Namespace) -> int:
+    from mde_ros.config import ConfigError
+    from mde_ros.datasets import Dataset, open_dataset
+    from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
+    from mde_ros.evaluation.results import write_json
+    from mde_ros.training.scale import fit_scale, open_relative, scaled, write
+
+    if (a.scan is None) == (a.factor is None):
+        raise ConfigError("scale: expected either --scan DATA or --factor F")
+    model = open_relative(Path(a.model))
+    how: dict[str, Any] = {"factor": a.factor}
+    if a.scan:
+        data: Dataset = open_dataset(a.scan, **topics_of(a))
+        if a.virtual_scan:
+            data = WithScan(data, VirtualScan.parse(a.virtual_scan))
+        fit = fit_scale(Path(a.model), data)
+        how = {"data": data.name, **dataclasses.asdict(fit)}
+        if a.json != "-":
+            print(fit)
+    written = write(scaled(model, how["factor"], how), Path(a.out))
+    if a.json:
+        write_json(a.json, how)
+    if a.json != "-":
+        print(written)
     return 0
 
 

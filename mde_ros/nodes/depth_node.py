@@ -153,7 +153,10 @@ class DepthNode(LifecycleNode):
             ValueError: saying which one it can.
         """
         if not self.pipeline.runtime.spec.metric:
-            raise ValueError(f"model: expected metric depth, {self.settings.model} is relative")
+            raise ValueError(
+                f"model: expected metric depth, {self.settings.model} is relative; `mde scale`"
+                " puts a model that was trained on video into metres"
+            )
 
     def statuses(self) -> list[DiagnosticStatus]:
         """What diagnostics tell."""

@@ -35,7 +35,7 @@ class ReproduceSettings:
             raise ConfigError("seeds: expected at least one, got none")
 
     def path(self, name: str) -> str:
-        """The path of a data set of the full scale.
+        """The path of a data set.
 
         Raises:
             ConfigError: when it was not given.
@@ -44,7 +44,7 @@ class ReproduceSettings:
             key, equals, path = pair.partition("=")
             if key == name and equals:
                 return path
-        raise ConfigError(f"data: expected {name}=PATH for the full scale, got {list(self.data)}")
+        raise ConfigError(f"data: expected {name}=PATH for this experiment, got {list(self.data)}")
 
 
 @dataclass

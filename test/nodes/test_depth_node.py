@@ -415,7 +415,7 @@ def diverged(folder: Path) -> Path:
     ("make", "words"),
     [
         (diverged, ["expected depth in metres", "diverged.onnx answers NaN or inf only"]),
-        (relative, ["expected metric depth", "relative.onnx is relative"]),
+        (relative, ["expected metric depth", "relative.onnx is relative", "mde scale"]),
         (misfit, ["narrow.onnx", "inference failed", "Expected: 10"]),
         (truncated, ["half.onnx", "not a readable ONNX"]),
         (foreign, ["foreign.onnx", "foreign.yaml", "focal_px"]),
