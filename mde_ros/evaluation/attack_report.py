@@ -34,6 +34,7 @@ METRICS = (
     ("delta1", "δ < 1.25 ↑"),
     ("delta2", "δ < 1.25² ↑"),
     ("delta3", "δ < 1.25³ ↑"),
+    ("coverage", "coverage ↑"),
 )
 
 
@@ -167,7 +168,8 @@ def _draw_errors(axes: Any, results: Mapping[str, Any], colours: Mapping[str, st
         cells = {"0": row["clean"], **row["attacked"]}
         points = sorted((float(e), c["rmse_m"]) for e, c in cells.items() if "rmse_m" in c)
         style = "o--" if "†" in row["name"] else "o-"
-        axes.plot(*zip(*points), style, color=colours[row["name"]], ms=4, label=row["name"])
+        if points:
+            axes.plot(*zip(*points), style, color=colours[row["name"]], ms=4, label=row["name"])
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("ε")
@@ -181,10 +183,9 @@ def _draw_roc(axes: Any, monitor: Mapping[str, Any]) -> None:
         false_alarms, detections = curve(monitor["clean"], attack["scores"])
         known = attack["row"] == KNOWN
         label = "" if known else f"ε = {attack['eps']:g}, AUC {attack['auc']:.3f}"
-        x, y = (np.insert(100 * share, 0, 0.0) for share in (false_alarms, detections))
-        axes.step(
-            x, y, "--" if known else "-", where="post", color=shades[attack["eps"]], label=label
-        )
+        style = "--" if known else "-"
+        x, y = 100 * false_alarms, 100 * detections
+        axes.plot(x, y, style, color=shades[attack["eps"]], label=label)
     axes.set_xlim(-2, 102)
     axes.set_ylim(-2, 102)
     axes.set_xlabel("false alarms, % of the clean frames")

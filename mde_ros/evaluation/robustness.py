@@ -273,7 +273,8 @@ def verdict(table: list[dict[str, Any]], settings: AttackSettings) -> list[str]:
 
     def rmse(name: str, cell: str) -> float:
         row = by_name[name]
-        return (row["clean"] if cell == "clean" else row["attacked"][cell])["rmse_m"]
+        metrics = row["clean"] if cell == "clean" else row["attacked"][cell]
+        return metrics.get("rmse_m", math.nan)  # none, where no pixel has a depth any more
 
     alone, spoilt = rmse("N", "clean"), rmse("N", column)
     words = [f"at ε = {column} the RMSE of N goes from {alone:.3f} to {spoilt:.3f} m"]

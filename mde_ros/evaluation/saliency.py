@@ -160,9 +160,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows[1:] if whole else []:
         if "rmse_m" in row["hard"]:
             more = 100 * (row["hard"]["rmse_m"] / whole - 1)
-            words.append(
-                f"{row['name']}: {100 * row['sparseness']:.0f} % of the pixels, RMSE {more:+.0f} %"
-            )
+            shown = f"a mask of {row['name']} shows {100 * row['sparseness']:.0f} % of the pixels"
+            words.append(f"{shown}, RMSE {more:+.0f} %")
     return words
 
 
