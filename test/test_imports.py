@@ -49,7 +49,8 @@ TABLE["cli"] = {*TABLE, "__init__"}
 TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
 TRAINING_GROUND = {
-    "batches", "ewc", "hugging_face", "initial", "loop", "masks", "memory", "mixing", "state",
+    "batches", "dynamic_frames", "dynamic_masks", "dynamic_mining", "dynamic_objects",
+    "dynamic_scene", "ewc", "hugging_face", "initial", "loop", "masks", "memory", "mixing", "state",
     "statistics", "teacher", "triplets", "validation",
 }  # fmt: skip
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}

@@ -79,6 +79,14 @@ class RgbdFolder:
         size = (self.camera.height, self.camera.width)
         return read_depth(file, size, per_m=1).astype(np.uint16) if file.is_file() else None
 
+    def object_names(self, index: int) -> np.ndarray | None:
+        """What the numbers 1, 2, … of `instance` are called; where a simulation says so."""
+        file = self.path / "scan.npz"
+        if not file.is_file():
+            return None
+        with np.load(file) as scan:
+            return scan["object_names"] if "object_names" in scan else None
+
     @cached_property
     def _movers(self) -> np.ndarray | None:
         """Which objects move, as numbered in instance/; None where nobody says so."""
@@ -124,6 +132,11 @@ class RgbdFolders:
         """As of RgbdFolder."""
         folder, within = self._at(index)
         return folder.instance(within)
+
+    def object_names(self, index: int) -> np.ndarray | None:
+        """As of RgbdFolder."""
+        folder, within = self._at(index)
+        return folder.object_names(within)
 
     def _at(self, index: int) -> tuple[RgbdFolder, int]:
         """The folder of a frame, and its number there."""

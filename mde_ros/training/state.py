@@ -44,14 +44,16 @@ def load_state(path: Path, parts: Parts, settings: dict[str, Any]) -> int:
     if "step" in header:
         check_same(path, header.get("settings"), settings)
     shapes: dict[str, torch.Size] = {}
+    averages: dict[str, torch.Size] = {}  # Adam has none of what had no gradient so far
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             shapes |= {f"{name}.{k}": v.shape for k, v in part.state_dict().items()}
-        elif header.get("step"):  # Adam has no averages before its first step
+        else:
             moving = [p.shape for group in part.param_groups for p in group["params"]]
-            shapes |= {f"{name}.{i}.exp_avg": shape for i, shape in enumerate(moving)}
-    stored = {k: v.shape for k, v in tensors.items() if k in shapes or k.endswith(".exp_avg")}
-    if "step" not in header or stored != shapes:
+            averages |= {f"{name}.{i}.exp_avg": shape for i, shape in enumerate(moving)}
+    stored = {k: v.shape for k, v in tensors.items() if k in shapes}
+    held = {k: v.shape for k, v in tensors.items() if k.endswith(".exp_avg")}
+    if "step" not in header or stored != shapes or not held.items() <= averages.items():
         raise ConfigError(
             f"{path}: does not fit, it is the state of another network or settings; take an empty"
             " folder"
