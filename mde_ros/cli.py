@@ -221,7 +221,7 @@ def make_parser() -> argparse.ArgumentParser:
         "recipe",
         choices=(
             *("supervised", "distill", "distill_free"),
-            *("completion", "lifelong", "video"),
+            *("completion", "lifelong", "video", "dynamic"),
             *("saliency", "defence"),
         ),
         help="what to do",
