@@ -6,6 +6,7 @@ EXPERIMENTS = (
     "data-free",
     "lifelong",
     "single-line",
+    "video",
     "saliency",
     "defence",
 )

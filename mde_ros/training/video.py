@@ -88,7 +88,9 @@ class VideoSettings:
     )
     pixels: int = setting(304 * 224, "area of that, in pixels", low=1024)
     smallest_crop: float = setting(0.75, "smallest random window, of the image", low=0.05, high=1.0)
-    smoothness: float = setting(1e-3, "weight of the smoothness, halved from scale to scale", low=0)
+    smoothness: float = setting(
+        1e-3, "weight of the smoothness, halved from scale to scale", low=0.0
+    )
     automask: bool = setting(True, "leave out what looks the same in the neighbour as it is")
     pose_lr: float = setting(1e-4, "peak learning rate of the pose network", low=0.0)
     loop: LoopSettings = field(
@@ -112,7 +114,7 @@ def video_loss(settings: VideoSettings, pose: nn.Module, focal_px: float, fabric
     """The line in the head of this file.
 
     Args:
-        focal_px: canonical focal length, at the batch's own area.
+        focal_px: canonical focal length, in pixels of the batch.
     """
     normalise = DepthModel(nn.Identity()).normalise
 
@@ -199,7 +201,9 @@ def train(settings: VideoSettings, out: Path, clips: list[Clip] | None = None) -
         clips = load(settings, progress=fabric.global_rank == 0)
     _, camera = clips[0].middles[0]
     width, height = size_for(settings, camera)
-    focal_px = camera.resized(width, height).focal_px
+    # What a window shows is scaled by this; a robot sees the whole image at the same scale.
+    scale = max(width / camera.width, height / camera.height)
+    focal_px, pixels = camera.focal_px * scale, camera.width * camera.height * scale**2
     triplets = Triplets(
         clips,
         [source.weight for source in settings.sources],
@@ -213,7 +217,7 @@ def train(settings: VideoSettings, out: Path, clips: list[Clip] | None = None) -
     pose = make_pose(settings, network)
     optimizer = torch.optim.Adam([{"params": pose.parameters(), "peak": settings.pose_lr}])
     wrapped, wrapped_optimizer = fabric.setup(pose, optimizer)
-    spec = {"name": settings.network, "focal_px": focal_px, "pixels": width * height}
+    spec = {"name": settings.network, "focal_px": focal_px, "pixels": round(pixels)}
     return fit(
         fabric,
         Checkpoint(settings.network, network, spec, as_dict(settings)),

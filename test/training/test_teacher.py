@@ -70,6 +70,18 @@ def test_relative_teacher_without_truth_stays_as_it_is_and_a_metric_one_always(
     assert Teacher(lambda frame: frame).aligned(known) is known
 
 
+@pytest.mark.parametrize("unit", [1e-4, 3.0])
+def test_depth_without_scale_is_kept_whatever_its_unit_where_its_shape_alone_counts(
+    unit, foreign_onnx, plane_folder
+):
+    path = foreign_onnx([RED, ("Mul", ["c", unit], ["y"])], "metric: false")
+    for sample in open_dataset(plane_folder()):
+        said = make_teacher(str(path))(sample.frame)
+        assert np.median(said) == pytest.approx(3.0)
+        shape = sample.truth_m / np.median(sample.truth_m)
+        assert np.abs(said / 3 / shape - 1).max() < 0.06  # grey values are whole numbers
+
+
 def test_alignment_is_that_of_the_whole_image_and_not_of_the_window(teacher, plane_folder):
     """Truth at the top only, windows of half the image: those at the bottom are metric too."""
     sample = open_dataset(plane_folder())[1]
