@@ -15,6 +15,7 @@ from mde_ros.datasets import DatasetError
 from mde_ros.datasets.virtual_scan import VirtualScan
 from mde_ros.evaluation.evaluate import network_threads, progress_bar, until_ctrl_c
 from mde_ros.evaluation.opened import OpenPipeline, load_mask, target_of
+from mde_ros.evaluation.page import need_libraries
 from mde_ros.evaluation.partial import Partial, stamp
 from mde_ros.evaluation.parts import Job, Parts, find_parts
 from mde_ros.evaluation.results import VERSION, EvaluationError, machine, versions, write_json
@@ -71,6 +72,7 @@ def run_attack(
     Raises:
         ValueError: on any user's error, in one sentence.
     """
+    need_libraries()
     chosen = build(AttackSettings, settings or {})
     run_by = build(PipelineSettings, {"threads": network_threads(), **(pipeline or {})})
     run_by = replace(run_by, model=model)

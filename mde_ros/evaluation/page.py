@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +16,26 @@ FAINT = {"light": "#d9dee6", "dark": "#353d4a"}
 PALETTE = ("#2f78e0", "#ef7d1a", "#1fa37a", "#b45bd0", "#d6455d", "#7f8ea3")
 
 
+def need_libraries() -> None:
+    """Refuse early what write_page would refuse after hours.
+
+    Raises:
+        ResultsError: when a library that draws is missing.
+    """
+    for name in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            raise ResultsError(f"report: {name} is not installed (pip install matplotlib jinja2)")
+
+
 def write_page(path: str | Path, template: str, **values: Any) -> None:
     """Write a page from a template of this folder; it needs no other file and no network.
 
     Raises:
         ResultsError: when it cannot be written, or a library that draws is missing.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ResultsError(
-            f"report: {error.name} is not installed (pip install matplotlib jinja2)"
-        ) from None
+    need_libraries()
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mde_ros", "evaluation"),
         autoescape=True,

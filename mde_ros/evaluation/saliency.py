@@ -21,6 +21,7 @@ from mde_ros.config import PipelineSettings, as_dict, build, check, setting
 from mde_ros.datasets import DatasetError
 from mde_ros.evaluation.evaluate import network_threads, progress_bar, until_ctrl_c
 from mde_ros.evaluation.opened import Known, OpenPipeline, load_mask, scored_frames, take, target_of
+from mde_ros.evaluation.page import need_libraries
 from mde_ros.evaluation.parts import Job, find_parts
 from mde_ros.evaluation.results import VERSION, EvaluationError, machine, versions, write_json
 from mde_ros.evaluation.run import EvaluateSettings, Tally
@@ -194,6 +195,7 @@ def run_saliency(
     """
     from mde_ros.evaluation.saliency_report import Looked, write_saliency_report
 
+    need_libraries()
     chosen = build(SaliencySettings, settings or {})
     run_by = build(PipelineSettings, {"threads": network_threads(), **(pipeline or {})})
     run_by = replace(run_by, model=model)
