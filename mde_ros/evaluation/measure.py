@@ -69,6 +69,7 @@ class Measured:
         metric, scaled: of depth_metrics and edge_scores, as given and median-scaled.
         edges: edge_scores by threshold.
         static, dynamic: of depth_metrics, where it is known what moves and some pixels count.
+        static_scaled, dynamic_scaled: the same, of depth times `scale`, the one of all pixels.
         uncertainty: of uncertainty_metrics, where the model tells one.
         scale: what would make the median right.
         pool: sums of Pool over the frame's pixels.
@@ -80,6 +81,8 @@ class Measured:
     edges: dict[float, dict[str, float]]
     static: dict[str, float]
     dynamic: dict[str, float]
+    static_scaled: dict[str, float]
+    dynamic_scaled: dict[str, float]
     uncertainty: dict[str, float]
     scale: float
     pool: np.ndarray
@@ -172,12 +175,14 @@ def measure(
     scaled_slopes = (slopes[0] * np.float32(scale), slopes[1])
     scaled.update(edge_scores(*scaled_slopes, settings.edge_threshold))
 
-    parts: list[dict[str, float]] = [{}, {}]
+    parts: list[dict[str, float]] = [{}, {}, {}, {}]
     if moving is not None:
         moves = moving[valid]
         for i, mask in enumerate((~moves, moves)):
             of_part = int(np.count_nonzero(counts & (moving == bool(i))))
-            parts[i] = numbers(p[mask], t[mask], of_part) if of_part else {}
+            if of_part:
+                parts[i] = numbers(p[mask], t[mask], of_part)
+                parts[i + 2] = numbers(p[mask], t[mask], of_part, scale)
 
     step = max(1, p.size // POOL_PIXELS) | 1  # odd, so that it meets all columns
     some = np.flatnonzero(valid.ravel()[::step]) * step
@@ -194,6 +199,8 @@ def measure(
         edges={threshold: edge_scores(*slopes, threshold) for threshold in EDGE_THRESHOLDS},
         static=parts[0],
         dynamic=parts[1],
+        static_scaled=parts[2],
+        dynamic_scaled=parts[3],
         uncertainty=calibration,
         scale=scale,
         pool=_pooled(some_p, some_t, some, truth_m.shape, small_t, settings),

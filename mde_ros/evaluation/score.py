@@ -23,6 +23,8 @@ from mde_ros.frame import Prediction
 from mde_ros.metrics import RULES, Aggregate
 
 LARGEST_GAP_NS = 1_000_000_000  # frames farther apart are no neighbours in time
+# Of Measured, what only some frames have.
+PARTS = ("static", "dynamic", "static_scaled", "dynamic_scaled", "uncertainty")
 
 
 class Scorer:
@@ -37,7 +39,7 @@ class Scorer:
         self.images: list[dict[str, Any]] = []
         self._pool = Pool()
         self._totals = {f"{kind} {r}": Aggregate(r) for kind in ("given", "scaled") for r in RULES}
-        others = ("static", "dynamic", "uncertainty", "temporal", *map(_edge, EDGE_THRESHOLDS))
+        others = (*PARTS, "temporal", *map(_edge, EDGE_THRESHOLDS))
         self._totals.update({name: Aggregate("mean") for name in others})
         self._previous: tuple[int, np.ndarray, float] | None = None
 
@@ -63,7 +65,7 @@ class Scorer:
             self._totals[f"scaled {rule}"].add(measured.scaled)
         for threshold, values in measured.edges.items():
             self._totals[_edge(threshold)].add(values)
-        for part in ("static", "dynamic", "uncertainty"):
+        for part in PARTS:
             if values := getattr(measured, part):
                 self._totals[part].add(values)
         if measured.metric["pixels"]:
@@ -109,7 +111,6 @@ class Scorer:
         ]
         away, near = self._pool.result(2)
         scales = np.array([i["scale"] for i in self.images if i["pixels"]])
-        known = ("static", "dynamic", "uncertainty")
         return {
             "metrics": total[f"given {rule}"].result(),
             "median_scaled": total[f"scaled {rule}"].result(),
@@ -121,7 +122,7 @@ class Scorer:
                 }
                 for r in RULES
             },
-            **{name: total[name].result() for name in known if total[name].images},
+            **{name: total[name].result() for name in PARTS if total[name].images},
             "edges": {str(thr): total[_edge(thr)].result() for thr in EDGE_THRESHOLDS},
             "by_distance": bands,
             "by_row": strips,

@@ -38,6 +38,17 @@ def test_errors_of_what_moves_are_told_from_those_of_what_stands():
     assert model["metrics"]["mae_m"] == pytest.approx(both, abs=1e-6)
 
 
+def test_what_moves_is_scaled_by_the_median_of_all_pixels():
+    """All is 1.5 times too far, and what moves 2 times more: the median is that of what stands."""
+    moving = np.zeros((H, W), bool)
+    moving[10:20, 20:40] = True
+    metres = np.where(moving, 2 * 3.0 - 2, 3.0 - 2)
+    (model,) = evaluate(frames(moving), off_by(metres))["models"]
+    assert model["static_scaled"]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    assert model["dynamic_scaled"]["abs_rel"] == pytest.approx(1, abs=1e-6)
+    assert model["dynamic"]["abs_rel"] == pytest.approx(2, abs=1e-6)
+
+
 def test_frames_in_which_nothing_moves_say_nothing_about_what_moves():
     moving = np.zeros((H, W), bool)
     moving[:20] = True
