@@ -113,8 +113,9 @@ class DepthPipeline:
         outputs = self.defended(image, focal_px, sparse)
         if self.settings.defence == "monitor":
             whole = self.runtime(image, focal_px, sparse)
-            depths = {k: v for k, v in whole.items() if k in ("depth", "depth_each")}
-            outputs |= {k.replace("depth", "undefended"): v for k, v in depths.items()}
+            outputs["undefended"] = whole["depth"]
+            if "depth_each" in whole:
+                outputs["undefended_each"] = whole["depth_each"]
         return outputs
 
     def warm_up(self) -> Prediction:

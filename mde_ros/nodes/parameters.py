@@ -50,13 +50,8 @@ def declare(node: Node, cls: type[T]) -> tuple[T, str]:
     switches = {f.name for f in dataclasses.fields(cls) if "off" in (f.metadata["choices"] or ())}  # type: ignore[arg-type]
 
     def false_is_off(parameters: list[Parameter]) -> list[Parameter]:
-        off = Parameter.Type.BOOL, False
-        return [
-            Parameter(p.name, value="off")
-            if p.name in switches and (p.type_, p.value) == off
-            else p
-            for p in parameters
-        ]
+        off = {p.name for p in parameters if p.name in switches and p.value is False}
+        return [Parameter(p.name, value="off") if p.name in off else p for p in parameters]
 
     if hasattr(node, "add_pre_set_parameters_callback"):  # not in humble: write "'off'" there
         node.add_pre_set_parameters_callback(false_is_off)
