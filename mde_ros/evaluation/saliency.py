@@ -73,14 +73,11 @@ def load_masks(files: Sequence[str], n: OpenPipeline) -> list[Mask]:
     for file in files:
         network, path, _ = load_mask(file, n)
         weight = checkpoint.read_tensors(path)[1].get("settings", {}).get("sparseness")
-        stem = name = path.stem if weight is None else f"λ = {weight:g}"
-        while name in {mask.name for mask in masks}:
-            name = f"{stem} ({path.parent.name}/{path.stem} {len(masks) + 1})"
+        name = path.stem if weight is None else f"λ = {weight:g}"
+        if name in {mask.name for mask in masks}:
+            name = f"{name} ({len(masks) + 1}: {path.parent.name}/{path.name})"
         masks.append(Mask(name, network, path, weight))
-    known = [m for m in masks if m.sparseness_weight is not None]
-    return sorted(known, key=lambda m: m.sparseness_weight or 0.0) + [
-        m for m in masks if m.sparseness_weight is None
-    ]
+    return sorted(masks, key=lambda m: (m.sparseness_weight is None, m.sparseness_weight or 0.0))
 
 
 def mask_data(
