@@ -56,7 +56,7 @@ class PipelineSettings:
     )
     defence: str = setting(
         "off",
-        "mask: depth from the pixels that the model's mask shows; monitor: also compare with all",
+        "mask: depth of the pixels that the model's mask shows; monitor: held against all of them",
         choices=("off", "mask", "monitor"),
         live=True,
     )
