@@ -284,6 +284,19 @@ def test_ended_early_and_resumed_is_as_never_interrupted(
         assert again[key] == whole[key], key
 
 
+def test_bag_that_cannot_be_read_is_told_and_the_other_counts(toys, bag, tmp_path, no_charts):
+    alone = attack(toys, bag, tmp_path / "alone")
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(b"no bag")
+    command = ["attack", "--data", str(broken), str(bag), "--model", str(toys["linear"]),
+               "--mask", str(toys["curtain"]), "--eps", "0.1", "--iterations", "2",
+               "--out", str(tmp_path / "both"), "--device", "cpu"]  # fmt: skip
+    assert main(command) == 1
+    both = json.loads((tmp_path / "both/attack.json").read_text())
+    assert both["rows"] == alone["rows"]
+    assert "broken.mcap" in both["problems"][0]
+
+
 def test_page_tells_the_table_the_warning_and_shows_the_frames(toys, bag, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
