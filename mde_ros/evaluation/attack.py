@@ -269,11 +269,12 @@ def print_attack(results: Mapping[str, Any], stderr: bool = False) -> None:
     console = Console(stderr=stderr)
     settings, scored = results["settings"]["attack"], results["frames_out"]
     against = {"truth": "measured depth", "prediction": "N's own clean depth"}[results["target"]]
-    table = Table(
-        title=f"{results['data']['name']}: {scored} frames, IFGSM of {settings['iterations']}"
-        f" iterations, RMSE in m against {against}",
-        title_justify="left",
+    console.print(
+        f"{results['data']['name']}: {scored} frames, IFGSM of {settings['iterations']} iterations,"
+        f" RMSE in m against {against}",
+        highlight=False,
     )
+    table = Table()
     table.add_column("", no_wrap=True)
     for column in results["columns"]:
         table.add_column(column if column == "clean" else f"ε {column}", justify="right")
