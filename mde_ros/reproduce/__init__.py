@@ -7,6 +7,7 @@ EXPERIMENTS = (
     "lifelong",
     "single-line",
     "video",
+    "dynamic",
     "saliency",
     "defence",
 )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.networks import make_network
 from mde_ros.networks.backbones import BACKBONES
 from mde_ros.networks.motion import MotionNet, ScaleNet
-from mde_ros.networks.video import PoseNet, VideoNet
+from mde_ros.networks.video import PoseNet, VideoNet, two_frames
 from mde_ros.training import dynamic_mining as mining
 from mde_ros.training.batches import loader
 from mde_ros.training.dynamic_frames import (
@@ -127,6 +128,8 @@ class Training:
             depth = make_network(s.network)
             if s.initial:
                 load_encoder(depth, s.network, s.initial)
+            if s.network.endswith(s.pose_backbone):
+                pose.encoder = two_frames(deepcopy(depth.encoder))
         else:
             depth = load(start / "model.safetensors").network
             load_part(start / STATE, "companion.pose", pose)
@@ -150,8 +153,13 @@ class Training:
         companion = None
         if beside:
             nets = nn.ModuleDict(beside).train()
-            group = {"params": list(nets.parameters()), "peak": loop.lr}
-            adam = self.fabric.setup_optimizers(torch.optim.Adam([group], lr=loop.lr))
+            encoder = [p for n, p in nets.named_parameters() if n.startswith("pose.encoder.")]
+            other = [p for n, p in nets.named_parameters() if not n.startswith("pose.encoder.")]
+            groups = [
+                {"params": encoder, "peak": loop.encoder_lr},
+                {"params": other, "peak": loop.lr},
+            ]
+            adam = self.fabric.setup_optimizers(torch.optim.Adam(groups))
             companion = Companion(nets, adam)  # type: ignore[arg-type]
         fit(
             self.fabric,
@@ -170,7 +178,7 @@ class Training:
         def more(disparities: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
             return s.dynamic_weight * dynamic_loss(disparities, batch["label"], batch["moving"])
 
-        weights = replace(s.scene_loss, settle=0) if maps else s.scene_loss
+        weights = replace(s.scene_loss, settle=0, motion_alone=0) if maps else s.scene_loss
         term = more if maps else None
         loss = scene_loss(nets.pose, nets.motion, weights, self.focal_px, term)
         everything = list(range(len(self.frames)))

@@ -46,7 +46,8 @@ class SceneLoss:
     scales: int = setting(4, "disparities that are learnt from, fine to coarse", low=1, high=4)
     smoothness: float = setting(0.002, "weight of smoothness, halved from scale to scale", low=0.0)
     sparsity: float = setting(0.02, "weight of the sparsity of what moves", low=0.0)
-    settle: int = setting(5811, "steps of depth and pose alone, then of motion alone", low=0)
+    settle: int = setting(5811, "steps of depth and pose alone at the beginning", low=0)
+    motion_alone: int = setting(5811, "steps of motion alone after these", low=0)
     jitter: float = setting(0.2, "change of brightness, contrast and saturation", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
@@ -217,7 +218,7 @@ def scene_loss(
         T = camera_motions(pose, looks)
         if step < settings.settle:
             return compare(disparities, frames, T, K, focal_px, None, settings.smoothness)
-        if step < 2 * settings.settle:
+        if step < settings.settle + settings.motion_alone:
             disparities, T = [d.detach() for d in disparities], [t.detach() for t in T]
         depth = scene_depth(disparities[0], K, focal_px, frames[1].shape[2:])
         kept, said = own_motions(motion, frames, depth, T, K)

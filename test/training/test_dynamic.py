@@ -378,7 +378,7 @@ def settings_for(videos, **changes):
         "size": (64, 32),
         "objects": "marked",
         "flow_by": "images",
-        "scene_loss": SceneLoss(settle=1, scales=2),
+        "scene_loss": SceneLoss(settle=1, motion_alone=1, scales=2),
         **dict.fromkeys(("scene", "shapes", "scales", "final"), SHORT),
     }
     return DynamicSettings(**{**options, **changes})
