@@ -30,6 +30,7 @@ from mde_ros.export import export, model_of
 from mde_ros.frame import Prediction
 from mde_ros.geometry import median_scale
 from mde_ros.pipeline import DepthPipeline
+from mde_ros.runtime import sha256_of
 
 WEIGHTS = Path(__file__).parent.parent / "mde_ros" / "weights"
 EVERY = 10  # frames
@@ -87,6 +88,7 @@ def main(source: str, name: str, *sets: str) -> None:
     else:
         difference = export(target, onnx, linked=True)
     print(f"{target.name}: ONNX differs from torch by at most {difference:.1e}")
+    print(f"for its card, {name}.md, once it is measured: SHA-256 `{sha256_of(target)}`")
 
 
 if __name__ == "__main__":
