@@ -13,7 +13,15 @@ import yaml
 from torch import Tensor
 
 from mde_ros.evaluation import render
-from mde_ros.evaluation.grids import Cell, Grid, depth_cell, embedded, mask_cell, write_sheet
+from mde_ros.evaluation.grids import (
+    Cell,
+    Grid,
+    depth_cell,
+    embedded,
+    mask_cell,
+    small,
+    write_sheet,
+)
 from mde_ros.evaluation.opened import know, show
 from mde_ros.evaluation.page import PALETTE, legend, themes, write_page
 from mde_ros.evaluation.robustness import (
@@ -78,15 +86,19 @@ def frame_pictures(
         images["attacked through N and the mask"] = attacked.images["defence"][1]
     measured = depth_cell(truth_m, near, far, "measured depth") if target == "truth" else None
 
-    def row(what: str, depths: Sequence[Tensor]) -> list[Cell | None]:
-        """A depth (1, h', w') for each image, as far as they go."""
+    def rows_of(what: str, depths: Sequence[Tensor]) -> list[list[Cell | None]]:
+        """Depths (1, h', w') of the images, as far as they go; how they differ from the clean."""
+        maps = [n.prediction(seen, depth[0]).depth for depth in depths]
         line: list[Cell | None] = []
-        for depth in depths:
-            depth_m = n.prediction(seen, depth[0]).depth
+        for depth_m in maps:
             numbers = depth_metrics(depth_m, truth_m, settings.frames.score.depth_range)
             error = f", RMSE {numbers['rmse_m']:.2f} m" if "rmse_m" in numbers else ""
             line.append(depth_cell(depth_m, near, far, f"{what}{error}"))
-        return line + [None] * (len(images) - len(line))
+        changes: list[Cell | None] = [None]
+        for depth_m in maps[1:]:
+            picture = render.error_picture(depth_m, maps[0])
+            changes.append(Cell(small(picture), f"{what}: change by the attack"))
+        return [cells + [None] * (len(images) - len(cells)) for cells in (line, changes)]
 
     clean, *others = images.values()
     rows: list[list[Cell | None]] = [
@@ -94,14 +106,14 @@ def frame_pictures(
         [measured, *(_noise(clean, image, suspects) for image in others)],
     ]
     with torch.no_grad():
-        rows.append(row("N", [n.depth(seen, image[None])[0] for image in images.values()]))
+        rows += rows_of("N", [n.depth(seen, image[None])[0] for image in images.values()])
         if "N_adv" in attacked.depths:
-            rows.append(row("N_adv", list(attacked.depths["N_adv"])))
+            rows += rows_of("N_adv", list(attacked.depths["N_adv"]))
         if suspects.defence:
             defended = [*attacked.depths[DEFENCE]]
             if KNOWN in attacked.depths:
                 defended.append(attacked.depths[KNOWN][1])
-            rows.append(row("behind the mask", defended))
+            rows += rows_of("behind the mask", defended)
             rows.append([_mask(suspects, image) for image in images.values()])
     return Grid(title, sample.name, list(images), rows, near, far)
 
@@ -137,6 +149,8 @@ def write_attack_report(results: Mapping[str, Any], frames: Sequence[Grid], path
         colours=colours,
         charts=_charts(results, colours),
         frames=embedded(frames),
+        error_scale=render.gradient(render.diverging(np.linspace(-1, 1, 13))),
+        error_limit=round(100 * render.ERROR_LIMIT),
         depth_scale=render.gradient(render.turbo(np.linspace(0, 1, 17))),
         all_settings=yaml.safe_dump(results["settings"], sort_keys=False, allow_unicode=True),
     )

@@ -44,12 +44,16 @@ class Grid:
 
 
 def depth_cell(depth_m: np.ndarray, near_m: float, far_m: float, caption: str) -> Cell:
-    """A depth map (H, W) in metres, small, so that few of them hold little memory."""
-    picture = render.depth_picture(depth_m, near_m, far_m)
-    if picture.shape[1] > WIDTH:
-        height = round(picture.shape[0] * WIDTH / picture.shape[1])
-        picture = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
-    return Cell(picture, caption)
+    """A depth map (H, W) in metres."""
+    return Cell(small(render.depth_picture(depth_m, near_m, far_m)), caption)
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    """A picture no wider than WIDTH, so that few of them hold little memory."""
+    if picture.shape[1] <= WIDTH:
+        return picture
+    height = round(picture.shape[0] * WIDTH / picture.shape[1])
+    return cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
 
 
 def mask_cell(mask: np.ndarray, caption: str) -> Cell:

@@ -307,8 +307,8 @@ def test_page_tells_the_table_the_warning_and_shows_the_frames(toys, bag, tmp_pa
         assert f"{row['clean']['rmse_m']:.3f}" in text and row["name"] in text
         assert f"{row['attacked']['0.1']['delta1']:.3f}" in text
     assert results["warning"] in text
-    # 3 frames (least, middle, most) of 3 columns and 5 rows, and 2 charts
-    assert page.count("<img ") == 3 * 3 * 5 + 2
+    # 3 frames (least, middle, most): image, noise, two depths, mask; two changes by two attacks
+    assert page.count("<img ") == 3 * (3 * 5 + 2 * 2) + 2  # and 2 charts
     assert not re.search(r"https?:|//\w|@import|url\(|<script|<link", text)
     assert (tmp_path / "out/attack.png").stat().st_size > 10_000
 
