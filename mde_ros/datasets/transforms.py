@@ -128,15 +128,21 @@ def bottom_crop(view: View, left: int, width: int, height: int) -> View:
 
 
 def crop_resize(
-    view: View, rng: Rng, width: int, height: int, smallest: float = 0.5, degrees: float = 0.0
+    view: View,
+    rng: Rng,
+    width: int,
+    height: int,
+    smallest: float = 0.5,
+    degrees: float = 0.0,
+    largest: float = 1.0,
 ) -> View:
     """A random window of the target's aspect ratio, resized to width x height, slightly rolled.
 
-    The window spans `smallest` to all of what fits, so the focal length in pixels varies.
+    The window spans `smallest` to `largest` of what fits, so the focal length in pixels varies.
     """
     c = view.camera
     fits = min(c.width / width, c.height / height)
-    step = fits * rng.uniform(smallest, 1.0)  # source pixels per target pixel
+    step = fits * rng.uniform(smallest, largest)  # source pixels per target pixel
     left = rng.uniform(0, max(c.width - step * width, 0))
     top = rng.uniform(0, max(c.height - step * height, 0))
     s = 1 / step

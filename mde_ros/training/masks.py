@@ -55,8 +55,10 @@ class MaskSettings:
     sources: tuple[Source, ...] = setting((), "data sets; of images without truth N says it")
     held_out: tuple[HeldOut, ...] = setting((), "data sets that the alarm is fitted on")
     sparseness: float = setting(1.0, "λ, weight of the mask's mean", low=0.0)
-    pixels: int = setting(0, "area of the images that are trained on, 0: that of N", low=0)
-    smallest_crop: float = setting(0.5, "smallest random window, of the image", low=0.05, high=1.0)
+    pixels: int = setting(
+        0, "area of the windows that are trained on, at N's resolution; 0: all", low=0
+    )
+    smallest_crop: float = setting(0.5, "smallest of them, of the largest", low=0.05, high=1.0)
     loop: LoopSettings = field(default_factory=mask_loop)
 
     def __post_init__(self) -> None:
@@ -112,12 +114,12 @@ def open_frozen(model: str, fabric: Fabric) -> Frozen:
     return Frozen(network, loaded, digest, spec.get("name") or path.stem)
 
 
-def augment(smallest_crop: float) -> Callable[[View, Rng, int, int], View]:
-    """Random window, mirror, then what cameras do to colours."""
+def augment(smallest: float, largest: float) -> Callable[[View, Rng, int, int], View]:
+    """Random window of that part of the image, mirror, then what cameras do to colours."""
 
     def apply(view: View, rng: Rng, width: int, height: int) -> View:
-        view = flip(crop_resize(view, rng, width, height, smallest_crop), rng)
-        return replace(view, image=camera_look(view.image, rng))
+        view = crop_resize(view, rng, width, height, smallest, largest=largest)
+        return replace(flip(view, rng), image=camera_look(view.image, rng))
 
     return apply
 
@@ -146,12 +148,14 @@ def make_batches(
 
     stored = load_sources(settings.sources, nobody, progress=fabric.global_rank == 0)
     pixels = settings.pixels or frozen.pixels
+    # N judges size in pixels: a smaller image is cut out of what N sees, and not shrunk.
+    largest = min(1.0, (pixels / frozen.pixels) ** 0.5)
     return Batches(
         stored,
         [s.weight for s in settings.sources],
-        augment(settings.smallest_crop),
+        augment(settings.smallest_crop * largest, largest),
         sizes_of(pixels),
-        frozen.checkpoint.spec["focal_px"] * (pixels / frozen.pixels) ** 0.5,
+        frozen.checkpoint.spec["focal_px"],
         settings.loop.batch,
         settings.loop.seed,
         fabric.global_rank,

@@ -201,19 +201,23 @@ def test_network_trained_under_attack_begins_with_the_weights_and_input_of_the_o
     assert not torch.allclose(moved.refine[1].weight, own.network.refine[1].weight, atol=1e-4)
 
 
-def test_truth_is_in_the_canonical_metres_of_the_depth_network(student, plane_folder):
-    """Its focal length is 250 px at 96×64; the planes' camera has 60 px at 64×48."""
+@pytest.mark.parametrize(("pixels", "part"), [(96 * 64, 1.0), (48 * 32, 0.5)])
+def test_truth_and_scale_are_those_that_the_depth_network_sees(student, plane_folder, pixels, part):
+    """Its focal length is 250 px whatever the window; a window is cut out, and not shrunk."""
     folder, fabric = plane_folder(number=1), make_fabric(LOOP)
-    settings = SaliencySettings(**options(student, folder, smallest_crop=1.0))
-    batches = make_batches(settings, open_frozen(str(student), fabric), fabric)
-    batches.sizes = ((64, 48),)
-    truth = batches[0]["truth"]
-    metres = torch.from_numpy(batches.stored[0][0].truth_mm.astype(np.float32)) / 1000
-    canonical_px = 250 * (64 * 48 / (96 * 64)) ** 0.5
-    known = truth[0, 0] > 0
-    ratio = (truth[0, 0] / metres)[known] / (canonical_px / 60)
-    assert known.float().mean() > 0.5
-    assert ratio.median().item() == pytest.approx(1, rel=0.03)
+    settings = SaliencySettings(**options(student, folder, smallest_crop=1.0, pixels=pixels))
+    seen = []
+    given = make_batches(
+        settings, open_frozen(str(student), fabric), fabric,
+        lambda view, rng: seen.append(view) or {},
+    )  # fmt: skip
+    given.sizes = ((round(96 * part), round(72 * part)),)
+    truth = given[0]["truth"][0, 0]
+    camera = seen[0].camera
+    assert camera.focal_px == pytest.approx(60 * 96 / 64, rel=1e-6)
+    metres = truth[truth > 0] * camera.focal_px / 250
+    own = given.stored[0][0].truth_mm / 1000
+    assert own.min() - 0.01 < metres.min() and metres.max() < own.max() + 0.01
 
 
 def test_images_without_depth_may_be_trained_on(student, plane_folder, tmp_path):
