@@ -27,7 +27,7 @@ PAPER = [
     ("depth + gradient", 0.563, 0.128, 0.841, 0.543),
     ("depth + gradient + normal", 0.555, 0.126, 0.843, 0.548),
 ]
-STEPS = 250  # of the small scale
+STEPS = 150  # of the small scale
 SIZE = (208, 156)
 
 
@@ -56,23 +56,24 @@ def run(settings: ReproduceSettings) -> Record:
     record.details = {"training": asdict(common)}
     if settings.scale == "small":
         record.notes = [
-            "The small scale trains the fast student on simulated rooms, from the trunk of the"
-            f" shipped one, for {STEPS} steps."
+            f"The small scale trains the shipped student on for {STEPS} steps on simulated rooms. A new"
+            " decoder would be too soft for so few: the gradient's term, steepest near zero, then"
+            " flattens what has no edges yet."
         ]
     return record
 
 
 def simulated(settings: ReproduceSettings) -> tuple[SupervisedSettings, Dataset]:
-    """The fast student's fusion and refinement, learnt anew on simulated rooms."""
+    """The shipped student, trained on with each loss on simulated rooms."""
     learn = scenes(settings.work, "rooms", rooms=30, streets=0, seed=31)
     judged_on = scenes(settings.work, "rooms-test", rooms=10, streets=0, seed=32)
     loop = LoopSettings(
-        steps=STEPS, batch=8, lr=1e-3, encoder_lr=2e-4, warmup=20,
+        steps=STEPS, batch=8, lr=5e-4, encoder_lr=1e-4, warmup=20,
         frozen=tuple(f"encoder.features.{i}" for i in range(4)),
     )  # fmt: skip
     common = SupervisedSettings(
         network="fast_mobilenet_v2",
-        initial="student-published",
+        initial="student-fast",
         sources=(Source(str(learn)),),
         size=SIZE,
         loop=loop,
