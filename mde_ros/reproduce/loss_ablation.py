@@ -56,8 +56,8 @@ def run(settings: ReproduceSettings) -> Record:
     record.details = {"training": asdict(common)}
     if settings.scale == "small":
         record.notes = [
-            f"The small scale trains the shipped student on for {STEPS} steps on simulated rooms. A new"
-            " decoder would be too soft for so few: the gradient's term, steepest near zero, then"
+            f"The small scale trains the shipped student on, {STEPS} steps in simulated rooms. A"
+            " new decoder would be too soft for so few: the gradient's term, steepest near zero,"
             " flattens what has no edges yet."
         ]
     return record
