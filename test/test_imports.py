@@ -12,7 +12,7 @@ import mde_ros
 
 ROOT = Path(mde_ros.__file__).parent
 CORE = {"frame", "config", "geometry"}
-OPENED = {"attacks", "defence", "model", "checkpoint"}  # an attack opens the pipeline
+OPENED = {"attacks", "defence", "model", "checkpoint", "networks"}  # an attack opens the pipeline
 # Unit (module or package of mde_ros) → the units it may import. Everything but itself.
 TABLE = {
     "frame": set(),
@@ -50,8 +50,8 @@ TABLE["__init__"] = set()
 # Inside training: recipes stand on these and never on each other; report is not theirs.
 TRAINING_GROUND = {
     "batches", "dynamic_frames", "dynamic_masks", "dynamic_mining", "dynamic_objects",
-    "dynamic_scene", "ewc", "hugging_face", "initial", "loop", "masks", "memory", "mixing", "state",
-    "statistics", "teacher", "triplets", "validation",
+    "dynamic_scene", "dynamic_settings", "dynamic_stages", "ewc", "hugging_face", "initial", "loop",
+    "masks", "memory", "mixing", "state", "statistics", "teacher", "triplets", "validation",
 }  # fmt: skip
 FORBIDDEN_FILES = {"training": {"evaluation.report"}}
 

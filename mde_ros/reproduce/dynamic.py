@@ -16,8 +16,8 @@ from mde_ros.pipeline import DepthPipeline
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
 from mde_ros.reproduce.simulated import scenes
 from mde_ros.training import dynamic
-from mde_ros.training.dynamic import DynamicSettings, schedule
 from mde_ros.training.dynamic_scene import SceneLoss
+from mde_ros.training.dynamic_settings import DynamicSettings, schedule
 from mde_ros.training.triplets import VideoSource
 
 PAPER = [{"name": "no table at hand; state of the art in the dynamic regions of Cityscapes"}]

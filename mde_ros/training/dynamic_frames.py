@@ -30,7 +30,7 @@ from mde_ros.training.dynamic_masks import instance_masks
 from mde_ros.training.state import console
 from mde_ros.training.triplets import VideoSource, options_of
 
-Maps = Callable[[int], dict[str, np.ndarray]]
+Maps = Callable[[int, int], dict[str, np.ndarray]]  # a triplet, an object in it → maps (h, w)
 
 
 class Frames:
@@ -226,24 +226,29 @@ class TripletBatches(Dataset):
     A half of them is mirrored. What a batch holds depends on seed and step alone.
 
     Args:
-        chosen: the triplets to draw from, one entry of them per example.
-        maps: number of an entry of `chosen` → maps (h, w) that belong to its frame at t.
+        entries: what to draw from: triplets, and the number of an object in each.
+        maps: what belongs to the frame at t of an entry.
     """
 
     def __init__(
-        self, frames: Frames, chosen: list[int], batch: int, seed: int, maps: Maps | None = None
+        self,
+        frames: Frames,
+        entries: list[tuple[int, int]],
+        batch: int,
+        seed: int,
+        maps: Maps | None = None,
     ) -> None:
-        self.frames, self.chosen, self.maps = frames, chosen, maps
+        self.frames, self.entries, self.maps = frames, entries, maps
         self.batch, self.seed = batch, seed
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         cv2.setNumThreads(0)
         rng = np.random.default_rng([self.seed, step])
         rows = []
-        for number in rng.integers(len(self.chosen), size=self.batch):
-            index = self.chosen[number]
+        for chosen in rng.integers(len(self.entries), size=self.batch):
+            index, number = self.entries[chosen]
             images, K = self.frames.images_of(index), self.frames.K[index].copy()
-            maps = self.maps(int(number)) if self.maps else {}
+            maps = self.maps(index, number) if self.maps else {}
             if rng.random() < 0.5:
                 images, maps = images[:, :, ::-1], {k: v[:, ::-1] for k, v in maps.items()}
                 K[0, 2] = self.frames.size[0] - 1 - K[0, 2]

@@ -7,8 +7,6 @@ learns that factor from objects that stand still, whose depth the scene knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,14 +15,12 @@ from torch import Tensor, nn
 from mde_ros.losses import masked_mean, median_depth
 from mde_ros.networks.motion import ScaleNet
 from mde_ros.networks.video import PoseNet, depth_of
-from mde_ros.training.dynamic_scene import camera_motions, compare, normalised, three_frames
+from mde_ros.training.dynamic_scene import Loss, camera_motions, compare, normalised, three_frames
 
 HUBER = 0.005
 
 
-def object_loss(
-    pose: PoseNet, smooth: float, focal_px: float
-) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+def object_loss(pose: PoseNet, smooth: float, focal_px: float) -> Loss:
     """Photometric error and smoothness inside an object's mask, of the finest disparity.
 
     The batch has `mask_-1`, `mask_0` and `mask_1`, (N, 1, H, W), where the object is in each frame.

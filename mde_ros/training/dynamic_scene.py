@@ -34,6 +34,7 @@ from mde_ros.photometric import (
     warp,
 )
 
+Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 SMALLEST_MOTION = 1e-5
 UPSCALE = 3  # of a frame before it is warped forward, so that it has no holes
 SAME_Z = 1.02  # what is so little farther away than the nearest is not hidden by it
@@ -204,7 +205,7 @@ def scene_loss(
     settings: SceneLoss,
     focal_px: float,
     more: Callable[[list[Tensor], dict[str, Tensor]], Tensor] | None = None,
-) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+) -> Loss:
     """Stage 1: depth and pose, then motion, then all three.
 
     Args:

@@ -411,7 +411,7 @@ def test_frames_on_disk_are_those_of_the_video_and_K_follows_the_window(trained,
 def test_batches_mirror_images_maps_and_K_together(trained):
     frames = Frames(trained[1] / "frames")
     ramp = np.tile(np.arange(64, dtype=np.float32), (32, 1))
-    batches = TripletBatches(frames, [3], 8, 0, lambda entry: {"column": ramp})
+    batches = TripletBatches(frames, [(3, 0)], 8, 0, lambda index, number: {"column": ramp})
     batch = batches[0]
     flipped = batch["column"][:, 0, 0, 0] == 63
     assert 0 < flipped.sum() < 8
