@@ -174,7 +174,7 @@ sys.exit(serve(lambda: rclpy.create_node("starting"), None, start))
     ("parameter", "reason"),
     [
         ("model:=/nowhere/net.onnx", "model: expected default"),
-        ("modle:=net.onnx", "parameters: unknown key 'modle'; valid: autostart,"),
+        ("modle:=net.onnx", "parameters: unknown key 'modle'; valid: alarm_threshold, autostart,"),
         ("threads:=-1", "threads: expected a value in [0, 256], got -1"),
     ],
 )
