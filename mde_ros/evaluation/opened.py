@@ -25,6 +25,7 @@ from mde_ros.evaluation.results import EvaluationError
 from mde_ros.evaluation.run import EvaluateSettings, Tally
 from mde_ros.frame import Frame, Prediction
 from mde_ros.model import DepthModel
+from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelSpec, check_mask, find_mask, find_model, read_spec
 
@@ -68,7 +69,7 @@ class OpenPipeline:
         self.spec, self.device = self.pipeline.runtime.spec, self.pipeline.runtime.device
         self.sha256 = self.pipeline.runtime.sha256
         self.name = self.spec.name or path.stem
-        network = checkpoint.load(path).network
+        network = folded(checkpoint.load(path).network)
         self.model = DepthModel(network, self.spec.focal_px).eval().requires_grad_(False)
         self.model.to(self.device)
 
@@ -107,7 +108,7 @@ def load_mask(mask: str, n: OpenPipeline) -> tuple[nn.Module, Path, ModelSpec]:
     path = find_mask(mask, runtime)
     spec = read_spec(path)
     check_mask(path, spec.masks, runtime.path.name, runtime.weights_sha256)
-    network = checkpoint.load(path).network.requires_grad_(False)
+    network = folded(checkpoint.load(path).network).requires_grad_(False)
     return network.to(n.device), path, spec
 
 
