@@ -1,9 +1,12 @@
 """The motion and scale networks of CVPR 2024 against what is known of them (METHODS 8)."""
 
+import math
+
 import pytest
 import torch
 
 from mde_ros.networks.motion import (
+    LightScaleNet,
     MotionNet,
     ScaleNet,
     convex_upsampling,
@@ -77,10 +80,18 @@ def test_upsampling_with_all_weight_on_the_middle_repeats_each_motion_in_its_own
     assert torch.equal(fine, 8 * motion.repeat_interleave(8, 2).repeat_interleave(8, 3))
 
 
-@pytest.mark.parametrize("light", [True, False])
-def test_the_scale_of_an_object_does_not_depend_on_the_others_of_its_batch(light):
+@pytest.mark.parametrize("network", [ScaleNet, LightScaleNet])
+def test_the_scale_of_an_object_does_not_depend_on_the_others_of_its_batch(network):
     torch.manual_seed(3)
-    network = ScaleNet(light).train()
+    network = network().train()
     x = torch.randn(3, 5, 32, 64)
     alone = torch.cat([network(one[None]) for one in x])
     assert torch.allclose(network(x), alone, atol=1e-4)
+
+
+def test_the_light_scale_network_begins_with_the_mean_of_all_ground_and_needs_none():
+    network, x = LightScaleNet(), torch.zeros(2, 5, 16, 32)
+    x[0, 3, 8:12], x[0, 3, 12:] = 8.0, 2.0
+    x[0, 3:, 8:12, :16] = 1.0  # an object before half of the far ground
+    expected = (64 * math.log(8) + 128 * math.log(2)) / 192
+    assert network(x).tolist() == pytest.approx([expected, 0], abs=1e-5)

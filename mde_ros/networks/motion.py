@@ -13,7 +13,6 @@ ScaleNet is the depth scale alignment: how large an object is, told by the scene
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -207,37 +206,55 @@ class ScaleNet(nn.Module):
     The five channels: a normalised image, the scene's depth outside of the object with the object's
     own depth inside, and the object's own depth, 0 outside. ResNet-18 with group norms, for objects
     of one batch must not see each other; the mean of its last map; 512 → 256 → 128 → 1.
-
-    Args:
-        light: ours, the encoder of the light MotionNet and 64 → 64 → 1.
     """
 
-    def __init__(self, light: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder: nn.Module
-        widths: tuple[int, ...]
-        if light:
-            self.encoder = Encoder((16, 24, 32), 64, one_group)
-            self.encoder.stem[0] = nn.Conv2d(5, 16, 7, 2, 3)
-            widths = (64, 64, 1)
-        else:
-            self.encoder = make_backbone("resnet18")
-            self.encoder.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
-            for name, module in list(self.encoder.named_modules()):
-                if isinstance(module, nn.BatchNorm2d):
-                    parent, _, child = name.rpartition(".")
-                    owner = self.encoder.get_submodule(parent)
-                    setattr(owner, child, one_group(module.num_features))
-            widths = (512, 256, 128, 1)
-        layers: list[nn.Module] = []
-        for cin, cout in pairwise(widths):
-            layers += [nn.Linear(cin, cout), nn.ReLU(inplace=True)]
-        self.head = nn.Sequential(*layers[:-1])
+        self.encoder = make_backbone("resnet18")
+        self.encoder.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
+        for name, module in list(self.encoder.named_modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                parent, _, child = name.rpartition(".")
+                owner = self.encoder.get_submodule(parent)
+                setattr(owner, child, one_group(module.num_features))
+        self.head = nn.Sequential(
+            nn.Linear(512, 256), nn.ReLU(inplace=True),
+            nn.Linear(256, 128), nn.ReLU(inplace=True),
+            nn.Linear(128, 1),
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.encoder(x)
-        last = maps if isinstance(maps, Tensor) else maps[-1]
-        return self.head(last.float().mean((2, 3)))[:, 0]
+        return self.head(self.encoder(x)[-1].float().mean((2, 3)))[:, 0]
+
+
+class LightScaleNet(nn.Module):
+    """The same of one tenth of a percent of the size, ours: the scale is read off the ground.
+
+    Attention says which ground is as far away as the object, most of all what it stands on; the
+    logarithm of that ground's depth is the answer, and what the ground does not tell is added.
+    Without any ground in sight it is that alone.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(5, width, 5, 2, 2), nn.ReLU(inplace=True),
+            Residual(width, width, 1, one_group), Residual(width, width, 1, one_group),
+        )  # fmt: skip
+        self.where = nn.Conv2d(width, 1, 3, padding=1)
+        self.more = nn.Linear(width, 1)
+        for layer in (self.where, self.more):  # starts as the mean of all ground
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.encoder(x).float()
+        depth, seen = x[:, 3:4].float(), ((x[:, 3:4] > 0) & (x[:, 4:] == 0)).float()
+        share = F.avg_pool2d(seen, 2)
+        log_depth = F.avg_pool2d(torch.log(depth.clamp(min=1e-3)) * seen, 2) / share.clamp(min=0.25)
+        ground = (share > 0).flatten(1)
+        weights = torch.where(ground, self.where(maps).flatten(1), -1e4).softmax(1) * ground
+        return (weights * log_depth.flatten(1)).sum(1) + self.more(maps.mean((2, 3)))[:, 0]
 
 
 def one_group(channels: int) -> nn.Module:

@@ -101,7 +101,7 @@ def simulated(settings: ReproduceSettings, kind: str) -> tuple[DynamicSettings, 
         scene=loop,
         shapes=replace(loop, steps=STEPS["shapes"], lr=2e-4, encoder_lr=1e-4),
         scales=replace(
-            loop, steps=STEPS["scales"], batch=16, lr=2e-3, encoder_lr=2e-3, schedule="cosine"
+            loop, steps=STEPS["scales"], batch=16, lr=5e-3, encoder_lr=5e-3, schedule="cosine"
         ),
         final=replace(loop, steps=STEPS["final"], lr=2e-4, encoder_lr=1e-4, schedule="cosine"),
     )

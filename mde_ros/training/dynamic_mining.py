@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mde_ros.networks.motion import MotionNet, ScaleNet
+from mde_ros.networks.motion import MotionNet
 from mde_ros.networks.video import PoseNet, VideoNet
 from mde_ros.photometric import project, transform, unproject
 from mde_ros.training.dynamic_frames import Frames, each_frame, read_npz, write_npz
@@ -143,7 +143,7 @@ def road_depth(objects: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(objects["ground"], objects["depth"], 0).astype(np.float32)
 
 
-def mine_labels(frames: Frames, network: ScaleNet, objects: Path, shapes: Path, out: Path) -> None:
+def mine_labels(frames: Frames, network: nn.Module, objects: Path, shapes: Path, out: Path) -> None:
     """The pseudo label of every frame with a dynamic object."""
     device = next(network.parameters()).device
     for i in each_frame(frames, "labels"):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mde_ros.losses import masked_mean, median_depth
-from mde_ros.networks.motion import ScaleNet
 from mde_ros.networks.video import PoseNet, depth_of
 from mde_ros.training.dynamic_scene import Loss, camera_motions, compare, normalised, three_frames
 
@@ -118,7 +117,7 @@ def pseudo_label(scene: np.ndarray, shapes: np.ndarray, beta: np.ndarray) -> np.
 
 
 @torch.no_grad()
-def scales(network: ScaleNet, image: Tensor, ground: Tensor, shapes: Tensor) -> Tensor:
+def scales(network: nn.Module, image: Tensor, ground: Tensor, shapes: Tensor) -> Tensor:
     """β (K,) of the objects of one frame.
 
     Args:

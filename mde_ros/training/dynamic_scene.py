@@ -142,12 +142,6 @@ def sparsity(motion: Tensor) -> Tensor:
     return (2 * mean * torch.sqrt(size / mean + 1)).mean()
 
 
-def residual_flow(depth: Tensor, T: Tensor, K: Tensor, motion: Tensor) -> Tensor:
-    """How far things are from where they would be if nothing moved: (N, 2, H, W) pixels."""
-    points = transform(T, unproject(depth, K))
-    return project(points, K, motion)[0] - project(points, K)[0]
-
-
 def scene_depth(disparity: Tensor, K: Tensor, focal_px: float, size: torch.Size) -> Tensor:
     """Depth (N, 1, H, W) of a disparity: the network's is that of a canonical focal length."""
     ratio = (K[:, 0, 0] * K[:, 1, 1]).sqrt().view(-1, 1, 1, 1) / focal_px

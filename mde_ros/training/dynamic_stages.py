@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mde_ros.checkpoint import Checkpoint, load, read_tensors
 from mde_ros.config import ConfigError, as_dict
 from mde_ros.networks import make_network
-from mde_ros.networks.motion import MotionNet, ScaleNet
+from mde_ros.networks.motion import LightScaleNet, MotionNet, ScaleNet
 from mde_ros.networks.video import PoseNet, VideoNet, two_frames
 from mde_ros.training import dynamic_mining as mining
 from mde_ros.training.batches import loader
@@ -130,9 +130,10 @@ class Training:
 
     def train_scales(
         self, objects: Path, shapes: Path, entries: list[Entry], out: Path
-    ) -> ScaleNet:
+    ) -> nn.Module:
         """The depth scale alignment, on objects that stand still."""
-        s, network = self.settings, ScaleNet(self.settings.light)
+        s = self.settings
+        network = LightScaleNet() if s.light else ScaleNet()
 
         def known(index: int, number: int) -> dict[str, np.ndarray]:
             name = self.frames.names[index]

@@ -12,7 +12,7 @@ from torch import nn
 
 from mde_ros.checkpoint import load
 from mde_ros.config import ConfigError
-from mde_ros.networks.motion import ScaleNet
+from mde_ros.networks.motion import LightScaleNet
 from mde_ros.photometric import project, transform, unproject
 from mde_ros.training import dynamic_mining
 from mde_ros.training.dynamic import DynamicSettings, train
@@ -38,7 +38,6 @@ from mde_ros.training.dynamic_scene import (
     compare,
     forward_warp,
     own_motions,
-    residual_flow,
     sparsity,
 )
 from mde_ros.training.loop import LoopSettings
@@ -116,12 +115,39 @@ def test_motion_is_kept_where_it_is_above_the_mean_and_both_neighbours_have_some
     assert all((motion == 0).all() for motion in kept)
 
 
+class Wall(nn.Module):
+    """A depth network that sees one depth."""
+
+    def forward(self, x):
+        return torch.full((len(x), 1, H // 2, W // 2), 4.0)
+
+
+class Forward(nn.Module):
+    """A pose network: the camera goes 1 ahead from each frame to the next."""
+
+    def forward(self, first, second):
+        return torch.tensor([[0, 0, 0, 0, 0, -1.0]]).expand(len(first), 6)
+
+
 def test_residual_flow_is_the_motion_over_depth_and_nothing_without_motion():
-    depth = torch.full((1, 1, H, W), 4.0)
-    motion = torch.full((1, 2, H, W), 6.0)
-    residual = residual_flow(depth, moved(z=-1.0), K, motion)
-    assert torch.allclose(residual, torch.full_like(residual, 6.0 / 3.0))  # it comes to 3 m
-    assert (residual_flow(depth, moved(z=-1.0), K, 0 * motion) == 0).all()
+    images = (255 * torch.rand(3, H, W, 3)).to(torch.uint8).numpy()
+
+    def look(motion):
+        said = torch.zeros(1, 2, H, W)
+        said[..., 8:24, 16:48] = motion
+        scene = dynamic_mining.Scene(Wall(), Forward(), Planted(said), float(K[0, 0, 0]))
+        scene.depth.register_parameter("p", nn.Parameter(torch.zeros(1)))
+        return scene.look(images, K[0].numpy(), "network")
+
+    depth, flow, residual = look(6.0)
+    assert depth == pytest.approx(4.0)
+    # At t + 1 the wall is at 3 m, at t - 1 it was at 5 m.
+    inner = residual[:, :, 12:20, 24:40]
+    assert inner[0] == pytest.approx(6 / 5, abs=1e-4) and inner[1] == pytest.approx(2, abs=1e-4)
+    assert (look(0.0)[2] == 0).all()
+    u = np.arange(W) - 31.5
+    rigid = flow - residual
+    assert rigid[1, 0] == pytest.approx(np.tile(u / 3, (H, 1)), abs=1e-3)
 
 
 def test_one_large_motion_costs_less_than_the_same_sum_spread_out():
@@ -249,11 +275,10 @@ def test_the_scale_network_recovers_the_scale_of_objects_it_has_not_seen():
         return {k: torch.from_numpy(v) for k, v in maps.items()}, beta
 
     torch.manual_seed(0)
-    network = ScaleNet(light=True)
-    adam = torch.optim.Adam(network.parameters())
-    for step in range(120):
-        adam.param_groups[0]["lr"] = 2e-3 * (1 - step / 120)
-        batch, _ = scene(16)
+    network = LightScaleNet()
+    adam = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(60):
+        batch, _ = scene(12)
         adam.zero_grad()
         scale_loss(network, batch).backward()
         adam.step()
@@ -264,8 +289,7 @@ def test_the_scale_network_recovers_the_scale_of_objects_it_has_not_seen():
             for i, g, s in zip(batch["images"], batch["ground"], batch["shape"])
         ]
     ).numpy()
-    assert np.median(np.abs(said - beta) / beta) < 0.12
-    assert np.corrcoef(said, beta)[0, 1] > 0.9
+    assert np.median(np.abs(said - beta) / beta) < 0.05
 
 
 def test_the_loss_of_the_scale_is_nothing_at_the_planted_scale():
@@ -288,7 +312,7 @@ def test_the_loss_of_the_scale_is_nothing_at_the_planted_scale():
 
 def test_a_scene_twice_as_large_has_objects_twice_as_large():
     torch.manual_seed(1)
-    network, rng = ScaleNet(light=True).eval(), torch.Generator().manual_seed(1)
+    network, rng = LightScaleNet().eval(), torch.Generator().manual_seed(1)
     ground, shape = 3 + torch.rand(1, H, W, generator=rng), torch.zeros(2, 1, H, W)
     shape[:, :, 5:9, 5:9] = 1
     one, two = (scales(network, texture()[0], factor * ground, shape) for factor in (1.0, 2.0))
@@ -447,24 +471,22 @@ def test_the_last_model_is_relative_and_remembers_its_lens(trained):
     assert made.spec["focal_px"] == pytest.approx(70 * 2 / 3)
 
 
-@pytest.mark.parametrize(
-    "lost", ["round-1/labels", "round-1/shapes", "round-1/objects", "round-1/scale-net"]
-)
-def test_a_stage_that_was_interrupted_is_done_again_with_the_same_result(
-    trained, videos, tmp_path, monkeypatch, lost
+def test_stages_that_were_interrupted_are_done_again_with_the_same_result(
+    trained, videos, tmp_path, monkeypatch
 ):
-    """Half of a stage's files are gone, and the same command goes on: all files as they were."""
+    """Half of each stage's files are gone, and the same command goes on: all files as they were."""
     monkeypatch.setattr(dynamic_mining, "decide", lambda masks, _: np.arange(len(masks)) % 2 > 0)
     out = tmp_path / "out"
     shutil.copytree(trained[1], out)
-    files = sorted(p for p in (out / lost).rglob("*") if p.is_file())
-    for file in files[: (len(files) + 1) // 2]:
-        file.unlink()
+    for stage in ("objects", "shapes", "scale-net", "labels"):
+        files = sorted(p for p in (out / "round-1" / stage).rglob("*") if p.is_file())
+        for file in files[: (len(files) + 1) // 2]:
+            file.unlink()
+    (out / "round-1/final/state.safetensors").unlink()
     train(settings_for(videos), out)
     before, after = contents(trained[1]), contents(out)
     assert before.keys() == after.keys()
-    differ = [str(k) for k in before if before[k] != after[k]]
-    assert differ == []
+    assert [str(k) for k in before if before[k] != after[k]] == []
 
 
 def test_stages_end_where_they_are_told_to_and_rounds_follow_each_other(
