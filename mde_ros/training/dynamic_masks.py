@@ -2,7 +2,8 @@
 
 An object is dynamic when at least half of its pixels are at least one pixel away from where they
 would be if nothing moved, or when it touches the band in the middle of the image, where a camera
-that goes ahead sees no motion.
+that goes ahead sees no motion. Ours: or when half of it lies below the ground, where nothing is;
+what keeps the camera's speed leaves no motion over, but is taken to be that far away.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ import numpy as np
 LEAST_AREA = 0.005  # of the image
 MOVED_PX, MOVED_SHARE = 1.0, 0.5
 BAND = 1 / 20  # of the width
-GROUND_TOLERANCE = 0.04  # of depth, between a pixel of the ground and the plane
+GROUND_TOLERANCE = 0.04  # between a pixel of the ground and its plane, in heights of the camera
+BELOW = -0.15  # lower than this is below the ground
 Array = np.ndarray
 
 
-def decide(masks: Array, residual_px: Array) -> Array:
+def decide(masks: Array, residual_px: Array, height: Array) -> Array:
     """Which objects are dynamic, (K,) bool.
 
     Args:
         masks: (K, h, w) bool.        residual_px: (h, w), mean of both neighbours.
+        height: (h, w), see `heights`.
     """
     width = residual_px.shape[1]
     columns = np.abs(np.arange(width) - (width - 1) / 2) <= BAND * width / 2
     inside = masks.sum((1, 2)).clip(1)
     moved = (masks & (residual_px >= MOVED_PX)).sum((1, 2)) / inside >= MOVED_SHARE
-    return moved | masks[:, :, columns].any((1, 2))
+    below = (masks & (height < BELOW)).sum((1, 2)) / inside >= MOVED_SHARE
+    return moved | below | masks[:, :, columns].any((1, 2))
 
 
 def residual_size(residuals: list[Array]) -> Array:
@@ -91,12 +95,12 @@ def ground_plane(depth: Array, K: Array, tries: int = 200) -> Array:
     return np.linalg.lstsq(near, np.ones(len(near)), rcond=None)[0]
 
 
-def ground_mask(depth: Array, K: Array, plane: Array) -> Array:
-    """Pixels (h, w) on the plane: their depth is that at which their ray meets it."""
-    return np.abs(_points(depth, K) @ plane - 1) < GROUND_TOLERANCE
+def heights(depth: Array, K: Array) -> Array:
+    """How high above the ground's plane each pixel lies (h, w), in heights of the camera."""
+    return 1 - _points(depth, K) @ ground_plane(depth, K)
 
 
-def moving_masks(depth: Array, K: Array, plane: Array, residual_px: Array) -> Array:
+def found_masks(depth: Array, height: Array, residual_px: Array) -> Array:
     """Objects (K, h, w) that nobody has marked, from depth, ground and what moves.
 
     Ours, where CVPR 2024 learns slots: a thing that moves by itself either leaves a residual flow,
@@ -104,9 +108,7 @@ def moving_masks(depth: Array, K: Array, plane: Array, residual_px: Array) -> Ar
     speed is taken to be far away. What stands on the ground, parted where depth jumps, is an
     object too: a static one, for the depth scale alignment to learn from.
     """
-    height = 1 - _points(depth, K) @ plane  # in heights of the camera above the ground
-    below = height < -0.15
-    odd = _closed((residual_px >= MOVED_PX) & (height < 1.3) | below)
+    odd = _closed((residual_px >= MOVED_PX) & (height < 1.3) | (height < BELOW))
     jump = np.maximum(
         np.abs(np.diff(np.log(depth), axis=0, prepend=np.log(depth[:1]))),
         np.abs(np.diff(np.log(depth), axis=1, prepend=np.log(depth[:, :1]))),

@@ -24,11 +24,11 @@ from mde_ros.networks.video import PoseNet, VideoNet
 from mde_ros.photometric import project, transform, unproject
 from mde_ros.training.dynamic_frames import Frames, each_frame, read_npz, write_npz
 from mde_ros.training.dynamic_masks import (
+    GROUND_TOLERANCE,
     carried,
     decide,
-    ground_mask,
-    ground_plane,
-    moving_masks,
+    found_masks,
+    heights,
     optical_flow,
     residual_size,
 )
@@ -95,21 +95,17 @@ def mine_objects(
         if file.is_file():
             continue
         depth, flow, residual = scene.look(frames.images_of(i), frames.K[i], flow_by)
-        plane = ground_plane(depth, frames.K[i])
-        ground, moved_px = ground_mask(depth, frames.K[i], plane), residual_size(list(residual))
-        if marked is None:
-            masks = moving_masks(depth, frames.K[i], plane, moved_px)
-        else:
-            masks = marked(i)
+        height, moved_px = heights(depth, frames.K[i]), residual_size(list(residual))
+        masks = marked(i) if marked else found_masks(depth, height, moved_px)
         three = [np.stack([carried(m, flow[0]), m, carried(m, flow[1])]) for m in masks]
         taken = np.array(three, bool).reshape(-1, 3, *depth.shape)
         write_npz(
             file,
             {
                 "depth": depth.astype(np.float16),
-                "ground": ground & ~masks.any(0),
+                "ground": (np.abs(height) < GROUND_TOLERANCE) & ~masks.any(0),
                 "masks": taken,
-                "dynamic": decide(masks, moved_px),
+                "dynamic": decide(masks, moved_px, height),
             },
         )
 

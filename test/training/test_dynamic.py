@@ -20,10 +20,10 @@ from mde_ros.training.dynamic_frames import Frames, TripletBatches, read_npz
 from mde_ros.training.dynamic_masks import (
     carried,
     decide,
-    ground_mask,
+    found_masks,
     ground_plane,
+    heights,
     instance_masks,
-    moving_masks,
     optical_flow,
 )
 from mde_ros.training.dynamic_objects import (
@@ -190,10 +190,18 @@ def test_an_object_is_dynamic_if_half_of_it_moved_a_pixel_or_it_stands_in_the_mi
     residual[5:10, 20:30] = 1.0
     residual[5, 20] = 0.99
     residual[5:15, 60:70] = 0.99
-    assert decide(masks, residual).tolist() == [True, False, False, True]
+    level = np.zeros_like(residual)
+    assert decide(masks, residual, level).tolist() == [True, False, False, True]
     masks[3, :, 38] = False  # columns 38 to 41 are the band
-    assert not decide(masks, residual)[3]
-    assert decide(masks[:0], residual).shape == (0,)
+    assert not decide(masks, residual, level)[3]
+    assert decide(masks[:0], residual, level).shape == (0,)
+
+
+def test_what_lies_below_the_ground_is_dynamic_even_if_it_does_not_move_in_the_image():
+    masks, height = np.zeros((2, H, 80), bool), np.full((H, 80), 0.2)
+    masks[0, 5:15, 5:15], masks[1, 5:15, 60:70] = True, True
+    height[5:10, 5:15], height[5:9, 60:70] = -0.2, -0.2
+    assert decide(masks, np.zeros((H, 80)), height).tolist() == [True, False]
 
 
 def test_instances_become_masks_unless_they_are_small_or_of_another_kind():
@@ -226,29 +234,34 @@ def street(camera_height=1.5, wall=30.0):
     return depth.astype(np.float32), car
 
 
-def test_the_ground_is_found_by_its_plane_and_a_car_is_none_of_it():
-    depth, _ = street(1.5)
-    plane = ground_plane(depth, K[0].numpy())
-    assert plane == pytest.approx([0, 1 / 1.5, 0], abs=0.01)
-    ground = ground_mask(depth, K[0].numpy(), plane)
-    assert ground[20:, :38].all() and not ground[14:22, 41:51].any() and not ground[:16].any()
+def test_the_ground_is_found_by_its_plane_and_a_car_stands_on_it():
+    depth, car = street(1.5)
+    assert ground_plane(depth, K[0].numpy()) == pytest.approx([0, 1 / 1.5, 0], abs=0.01)
+    height = heights(depth, K[0].numpy())
+    assert height[20:, :38] == pytest.approx(0, abs=0.02)
+    rows = np.arange(14, 24)  # at 9 m, of a camera 1.5 m high
+    assert height[14:24, 45] == pytest.approx(1 - (rows - 15.5) / 50 * 9 / 1.5, abs=0.02)
+    depth[car] = 80.0  # too far away: below the ground
+    assert (heights(depth, K[0].numpy())[car][-12:] < -3).all()
 
 
 def test_objects_that_nobody_marked_are_found_by_motion_by_impossible_depth_and_by_standing():
     depth, car = street()
-    flow = np.zeros((H, W), np.float32)
+    still, moves = np.zeros((2, H, W), np.float32)
+    moves[car] = 4.0
     far = np.zeros((H, W), bool)
     far[18:26, 10:22] = True
     depth[far] = 60.0  # it keeps our speed and is taken to be far away: below the ground
-    plane = ground_plane(depth, K[0].numpy())
+    height = heights(depth, K[0].numpy())
 
-    def overlap(masks, wanted):
-        return max(((m & wanted).sum() / (m | wanted).sum() for m in masks), default=0)
+    def dynamic(residual, wanted):
+        """Whether the object that is most like the wanted one is dynamic."""
+        masks = found_masks(depth, height, residual)
+        overlaps = (masks & wanted).sum((1, 2)) / (masks | wanted).sum((1, 2))
+        assert overlaps.max() > 0.6
+        return decide(masks, residual, height)[overlaps.argmax()]
 
-    found = moving_masks(depth, K[0].numpy(), plane, flow)
-    assert overlap(found, far) > 0.6 and overlap(found, car) > 0.6
-    flow[car] = 4.0
-    assert overlap(moving_masks(depth, K[0].numpy(), plane, flow), car) > 0.6
+    assert dynamic(still, far) and not dynamic(still, car) and dynamic(moves, car)
 
 
 # ------------------------------------------------------------------------------ scale and label
@@ -413,7 +426,7 @@ def trained(videos, tmp_path_factory):
     """All stages once; of two steps each, so that what moves is planted: every second object."""
     out = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_mining, "decide", lambda masks, _: np.arange(len(masks)) % 2 > 0)
+        patch.setattr(dynamic_mining, "decide", lambda masks, *_: np.arange(len(masks)) % 2 > 0)
         return train(settings_for(videos), out), out
 
 
@@ -475,7 +488,7 @@ def test_stages_that_were_interrupted_are_done_again_with_the_same_result(
     trained, videos, tmp_path, monkeypatch
 ):
     """Half of each stage's files are gone, and the same command goes on: all files as they were."""
-    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, _: np.arange(len(masks)) % 2 > 0)
+    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, *_: np.arange(len(masks)) % 2 > 0)
     out = tmp_path / "out"
     shutil.copytree(trained[1], out)
     for stage in ("objects", "shapes", "scale-net", "labels"):
@@ -492,7 +505,7 @@ def test_stages_that_were_interrupted_are_done_again_with_the_same_result(
 def test_stages_end_where_they_are_told_to_and_rounds_follow_each_other(
     trained, videos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, _: np.arange(len(masks)) % 2 > 0)
+    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, *_: np.arange(len(masks)) % 2 > 0)
     out = tmp_path / "out"
     path = train(settings_for(videos, until="scene"), out)
     assert path == out / "scene/model.safetensors" and not (out / "round-1").exists()
@@ -506,7 +519,7 @@ def test_stages_end_where_they_are_told_to_and_rounds_follow_each_other(
 
 
 def test_without_an_object_that_stands_still_the_error_says_so(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, _: np.ones(len(masks), bool))
+    monkeypatch.setattr(dynamic_mining, "decide", lambda masks, *_: np.ones(len(masks), bool))
     with pytest.raises(ConfigError, match="expected some that stand still"):
         train(settings_for(videos), tmp_path)
 
