@@ -39,13 +39,9 @@ def test_light_mask_network_costs_at_most_a_fifth_more_than_the_student():
 
 
 @torch.no_grad()
-def test_light_mask_begins_with_most_of_every_pixel_and_no_checkerboard():
-    torch.manual_seed(0)
-    network = make_network("saliency_mobilenet_v2").eval()
-    mask = network(torch.randn(1, 3, 64, 96))
-    cells = mask.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4)
-    assert mask.min() > 0.5 and mask.max() < 0.9
-    assert torch.allclose(cells, cells[..., :1].expand_as(cells), atol=1e-6)
+def test_light_mask_begins_with_half_of_every_pixel():
+    mask = make_network("saliency_mobilenet_v2").eval()(torch.randn(1, 3, 37, 50))
+    assert torch.equal(mask, torch.full((1, 1, 37, 50), 0.5))
 
 
 def test_light_mask_network_takes_the_trunk_of_the_student():

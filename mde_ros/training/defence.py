@@ -177,7 +177,9 @@ def train(settings: DefenceSettings, out: Path) -> Path:
         loop,
         out,
     )
-    return fit_alarm(kept, settings) if mask else kept
+    if mask and fabric.global_rank == 0:
+        fit_alarm(kept, settings)
+    return kept
 
 
 SETTINGS = DefenceSettings

@@ -20,6 +20,7 @@ from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
 from mde_ros.model import DepthModel
+from mde_ros.networks import NETWORKS
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelSpec
@@ -65,6 +66,11 @@ class MaskSettings:
         check(self)
         if not self.sources:
             raise ConfigError("sources: expected at least one data set to train on, got none")
+        masks = [name for name in NETWORKS if name.startswith("saliency_")]
+        if self.network not in masks:
+            raise ConfigError(
+                f"network: expected a mask network, {', '.join(masks)}, got {self.network!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +184,7 @@ def mask_spec(frozen: Frozen) -> dict[str, Any]:
     }
 
 
-def fit_alarm(kept: Path, settings: MaskSettings) -> Path:
+def fit_alarm(kept: Path, settings: MaskSettings) -> None:
     """Store in G's checkpoint which disagreement one clean held-out frame in a hundred exceeds.
 
     The disagreement is that of the deployed pipeline; without a held-out set there is no alarm.
@@ -199,10 +205,9 @@ def fit_alarm(kept: Path, settings: MaskSettings) -> Path:
         for i in range(first, len(data), held.every):
             values.append(pipeline(data[i].frame).disagreement)
     if not values:
-        return kept
+        return
     threshold = float(np.quantile(np.array(values), 1 - FALSE_ALARMS, method="higher"))
     console.print(f"alarm above {threshold:.3f}: of {len(values)} clean frames at most 1 in 100")
     trained = load(kept)
     alarm = {"threshold": threshold, "false_alarm_rate": FALSE_ALARMS}
     save(kept, replace(trained, spec=trained.spec | {"alarm": alarm}))
-    return kept

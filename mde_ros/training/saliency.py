@@ -76,7 +76,9 @@ def train(settings: SaliencySettings, out: Path) -> Path:
         settings.loop,
         out,
     )
-    return fit_alarm(kept, settings)
+    if fabric.global_rank == 0:
+        fit_alarm(kept, settings)
+    return kept
 
 
 SETTINGS = SaliencySettings

@@ -251,6 +251,7 @@ def test_what_gives_no_depth_alone_is_refused_as_the_depth_network(tmp_path, pla
         ({"epsilon": (0.3, 0.1)}, "epsilon: expected two numbers from 0 up, the lower first"),
         ({"iterations": (0, 3)}, "iterations: expected two numbers from 1 up"),
         ({"sources": ()}, "sources: expected at least one data set"),
+        ({"network": "mff_resnet50"}, "network: expected a mask network, saliency_drn22, .*, got"),
     ],
 )
 def test_settings_that_make_no_attack_are_refused(given, message):
