@@ -243,9 +243,8 @@ class LightScaleNet(nn.Module):
         )  # fmt: skip
         self.where = nn.Conv2d(width, 1, 3, padding=1)
         self.more = nn.Linear(width, 1)
-        for layer in (self.where, self.more):  # starts as the mean of all ground
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.where.parameters(), *self.more.parameters()):
+            nn.init.zeros_(parameter)  # starts as the mean of all ground
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.encoder(x).float()

@@ -88,7 +88,8 @@ def write_frames(
         ConfigError: when the frames there are those of other settings. DatasetError: when a source
             cannot be read or has no motion.
     """
-    asked = {"sources": [asdict(s) for s in sources], "size": size, "keep": keep}
+    read = [{k: v for k, v in asdict(s).items() if k != "weight"} for s in sources]
+    asked = {"sources": read, "size": size, "keep": keep}
     asked = json.loads(json.dumps(asked))
     file = folder / "frames.json"
     if file.is_file():
@@ -124,6 +125,8 @@ def write_frames(
                 about["K"].append(camera.K.tolist())
                 bar.advance(task)
         images.flush()
+    if len(set(about["names"])) < len(about["names"]):
+        raise ConfigError("sources: expected folders or bags of different names, got some twice")
     partial.replace(folder / "frames.npy")
     write_text(file, json.dumps({"asked": asked, **about}))
     return Frames(folder)
@@ -227,6 +230,7 @@ class TripletBatches(Dataset):
 
     Args:
         entries: what to draw from: triplets, and the number of an object in each.
+        weights: share of each source, however many entries it has.
         maps: what belongs to the frame at t of an entry.
     """
 
@@ -234,18 +238,24 @@ class TripletBatches(Dataset):
         self,
         frames: Frames,
         entries: list[tuple[int, int]],
+        weights: list[float],
         batch: int,
         seed: int,
         maps: Maps | None = None,
     ) -> None:
         self.frames, self.entries, self.maps = frames, entries, maps
         self.batch, self.seed = batch, seed
+        source = frames.origin[[index for index, _ in entries], 0]
+        share = np.array(weights)[source] / np.bincount(source)[source]
+        if not share.sum() > 0:
+            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
+        self.share = share / share.sum()
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         cv2.setNumThreads(0)
         rng = np.random.default_rng([self.seed, step])
         rows = []
-        for chosen in rng.integers(len(self.entries), size=self.batch):
+        for chosen in rng.choice(len(self.entries), self.batch, p=self.share):
             index, number = self.entries[chosen]
             images, K = self.frames.images_of(index), self.frames.K[index].copy()
             maps = self.maps(index, number) if self.maps else {}

@@ -151,7 +151,8 @@ class Training:
         self, entries: list[Entry], loop: LoopSettings, maps: Maps | None
     ) -> TripletBatches:
         """Batches of these entries, by the seed of a loop."""
-        return TripletBatches(self.frames, entries, loop.batch, loop.seed, maps)
+        weights = [source.weight for source in self.settings.sources]
+        return TripletBatches(self.frames, entries, weights, loop.batch, loop.seed, maps)
 
     def entries(self, objects: Path) -> tuple[list[Entry], list[Entry]]:
         """Every object, and those that stand still.

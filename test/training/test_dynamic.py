@@ -448,7 +448,7 @@ def test_frames_on_disk_are_those_of_the_video_and_K_follows_the_window(trained,
 def test_batches_mirror_images_maps_and_K_together(trained):
     frames = Frames(trained[1] / "frames")
     ramp = np.tile(np.arange(64, dtype=np.float32), (32, 1))
-    batches = TripletBatches(frames, [(3, 0)], 8, 0, lambda index, number: {"column": ramp})
+    batches = TripletBatches(frames, [(3, 0)], [1.0], 8, 0, lambda *entry: {"column": ramp})
     batch = batches[0]
     flipped = batch["column"][:, 0, 0, 0] == 63
     assert 0 < flipped.sum() < 8
@@ -459,6 +459,21 @@ def test_batches_mirror_images_maps_and_K_together(trained):
         assert K[0, 2] == pytest.approx(63 - cx if mirrored else cx)
     again = batches[0]
     assert all(torch.equal(batch[k], again[k]) for k in batch)
+
+
+def test_sources_are_drawn_from_by_their_weights_however_many_objects_they_have(trained):
+    frames = Frames(trained[1] / "frames")
+    frames.origin = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [1, 1]])
+    drawn = []
+
+    def maps(index, number):
+        drawn.append((index, number))
+        return {}
+
+    batches = TripletBatches(frames, [(i, 7) for i in range(6)], [1.0, 3.0], 800, 0, maps)
+    batches[0]
+    assert {number for _, number in drawn} == {7}
+    assert drawn.count((5, 7)) / 800 == pytest.approx(0.75, abs=0.05)
 
 
 def test_labels_replace_moving_objects_and_nothing_else(trained):
