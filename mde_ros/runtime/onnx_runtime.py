@@ -64,9 +64,7 @@ class OnnxRuntime:
         self.sha256 = linked_weights(path, about) or self.sha256
         self.weights_sha256 = about.get("weights_sha256", self.sha256)
         stored = about.get("mde_ros")
-        self.spec = (
-            spec_from_json(stored, str(path)) if stored else foreign_spec(path, self.sha256)
-        )
+        self.spec = spec_from_json(stored, str(path)) if stored else foreign_spec(path, self.sha256)
         if self.spec.foreign:
             self.spec = _with_size(self.spec, self._session.get_inputs()[0], path)
         self._inputs = [i.name for i in self._session.get_inputs()]
