@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -531,6 +532,14 @@ def test_stages_end_where_they_are_told_to_and_rounds_follow_each_other(
     name = "round-2/objects/clip1/2.npz"
     first = read_npz(out / name.replace("round-2", "round-1"))["depth"]
     assert not np.array_equal(read_npz(out / name)["depth"], first)  # by the final networks
+
+
+def test_a_round_that_was_mined_with_other_networks_is_not_gone_on_with(trained, videos, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(trained[1], out)
+    longer = replace(SHORT, steps=3)
+    with pytest.raises(ConfigError, match="mined with another state of it; delete the folder"):
+        train(settings_for(videos, scene=longer), out)
 
 
 def test_without_an_object_that_stands_still_the_error_says_so(videos, tmp_path, monkeypatch):
