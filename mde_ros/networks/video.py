@@ -129,6 +129,10 @@ class LightDecoder(nn.Module):
         self.first = nn.ModuleList(separable5(b, w) for b, w in zip(before, LIGHT_WIDTHS))
         self.second = nn.ModuleList(separable5(j, w) for j, w in zip(joined, LIGHT_WIDTHS))
         self.disparity = nn.ModuleList(conv3(w, 1) for w in LIGHT_WIDTHS)
+        for head in self.disparity:
+            # Depth starts at half a unit. A sigmoid alone starts it at 0.2, so near NEAREST that
+            # what is near stays there in a short training, at the end of the sigmoid.
+            nn.init.constant_(head.bias, -1.4)  # type: ignore[arg-type]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         x, disparities = maps[-1], []
