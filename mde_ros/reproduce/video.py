@@ -66,7 +66,9 @@ def run(settings: ReproduceSettings) -> Record:
         " test itself. The published figures are of another, larger test set, after training on"
         " far more video."
     )
-    record.details = asdict(options[0])
+    # Where the data lie is nobody else's concern.
+    paths = ("sources", "initial", "held_out")
+    record.details = {k: v for k, v in asdict(options[0]).items() if k not in paths}
     return record
 
 
