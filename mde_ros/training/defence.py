@@ -6,7 +6,8 @@
     N_adv:  l_dif(truth, N_adv(x'))                         x' made against N_adv as it is then
 
 The attacker maximises ℓ1 and does not know G. Of an image without truth, what N says of the clean
-one stands for it [OURS].
+one stands for it [OURS]; if asked for, of all images: a mask that sees small windows, in which N is
+worse, would learn to correct N there instead of the attack.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from mde_ros.training.masks import (
     open_frozen,
 )
 
-BESIDE = 0.99  # of N's own answer, where that stands for the truth
+BESIDE = 0.99  # of N's own answer without truth: at the answer itself an attack has no gradient
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class DefenceSettings(MaskSettings):
     learns: str = setting(
         "mask", "mask: G_adv, N stays; model: N_adv, N's weights to begin with",
         choices=("mask", "model"),
+    )  # fmt: skip
+    target: str = setting(
+        "truth", "what is right under attack: measured depth where there is some, as published; or"
+        " all N's own answer to the clean image, which small windows teach nothing else",
+        choices=("truth", "own"),
     )  # fmt: skip
     attacked: float = setting(0.5, "share of the images that are attacked", low=0.0, high=1.0)
     epsilon: tuple[float, float] = setting((0.01, 0.3), "least and largest ε, normalised")
@@ -81,23 +87,21 @@ def drawn(settings: DefenceSettings) -> Callable[[View, Rng], dict[str, np.ndarr
 
 
 def under_attack(
-    predict: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, batch: dict[str, Tensor]
+    predict: Callable[[Tensor], Tensor], x: Tensor, away_from: Tensor, batch: dict[str, Tensor]
 ) -> Tensor:
     """x' of a batch: those with an ε, attacked by as many steps as the first of them drew.
 
     Args:
-        target: (N, 1, H, W), what the attack leads away from.
+        away_from: (N, 1, H, W), the depth that the attack leads away from.
     """
     epsilon = batch["epsilon"]
     chosen = epsilon.flatten() > 0
     if not chosen.any():
         return x
     steps = int(batch["iterations"][chosen][0])
-    measured = (batch["truth"][chosen] > 0).flatten(1).any(1).view(-1, 1, 1, 1)
-    # At N's own answer the gradient is 0, so the attack leads away from a depth beside it.
-    away_from = torch.where(measured, 1.0, BESIDE) * target[chosen]
     attacked = x.clone()
-    attacked[chosen] = ifgsm(spoiling(predict, away_from), x[chosen], epsilon[chosen], steps)
+    loss_of = spoiling(predict, away_from[chosen])
+    attacked[chosen] = ifgsm(loss_of, x[chosen], epsilon[chosen], steps)
     return attacked
 
 
@@ -121,29 +125,30 @@ def defence_loss(
 ) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
     """The lines in the head of this file."""
 
-    def target_of(x: Tensor, truth: Tensor) -> Tensor:
-        unknown = ~(truth > 0).flatten(1).any(1)
-        if not unknown.any():
-            return truth
-        target = truth.clone()
+    def depths(x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """What is learnt, and what the attack leads away from."""
+        measured = (truth > 0).flatten(1).any(1).view(-1, 1, 1, 1)
+        if settings.target == "truth" and measured.all():
+            return truth, truth
         with torch.no_grad():
-            target[unknown] = full(frozen(x[unknown]), truth[unknown])
-        return target
+            own = full(frozen(x), truth)
+        learnt = own if settings.target == "own" else torch.where(measured, truth, own)
+        return learnt, torch.where(measured, truth, BESIDE * own)
 
     def of_mask(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         x = normalised(batch)
-        target = target_of(x, batch["truth"])
-        attacked = under_attack(frozen, x, target, batch)
+        target, away_from = depths(x, batch["truth"])
+        attacked = under_attack(frozen, x, away_from, batch)
         mask = network(attacked).float()
         depth = full(frozen(attacked * mask), target)
         return three_term(depth, target) + settings.sparseness * mask.mean()
 
     def of_model(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         x = normalised(batch)
-        target = target_of(x, batch["truth"])
+        target, away_from = depths(x, batch["truth"])
         bare = getattr(network, "module", network)  # DDP knows no gradient of its input
         with evaluating(bare):
-            attacked = under_attack(bare, x, target, batch)
+            attacked = under_attack(bare, x, away_from, batch)
         return three_term(full(network(attacked), target), target)
 
     return of_mask if settings.learns == "mask" else of_model
