@@ -11,6 +11,11 @@ from mde_ros.training.loop import LoopSettings
 from mde_ros.training.triplets import VideoSource
 from mde_ros.training.validation import HeldOut
 
+THINGS = (
+    *("car", "person", "robot", "ball"),
+    *("chair", "office chair", "sofa", "table", "desk", "cabinet", "drawers", "appliance"),
+    *("carton", "bin", "plant", "stand"),
+)
 STAGES = ("frames", "scene", "objects", "shapes", "scales", "labels", "final")
 
 
@@ -44,7 +49,7 @@ class DynamicSettings:
     )
     masks: str = setting("", "folder of NAME.png, uint16 instances; empty: the data sets' own")
     things: tuple[str, ...] = setting(
-        ("car", "person", "robot", "ball"), "what a simulation's objects are called that count"
+        THINGS, "what a simulation's objects are called that count: what stands on the ground"
     )
     flow_by: str = setting(
         "network",
