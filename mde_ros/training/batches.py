@@ -60,13 +60,22 @@ class Source:
         Raises:
             ConfigError: on options that are none. DatasetError: when it cannot be opened.
         """
-        options = {}
-        for pair in self.options:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise ConfigError(f"options: expected KEY=VALUE, got {pair!r}")
-            options[key] = yaml.safe_load(value)
-        return open_dataset(os.path.expandvars(self.path), **options)
+        return open_dataset(os.path.expandvars(self.path), **reader_options(self.options))
+
+
+def reader_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """("scan_topic=/scan", …) → what open_dataset takes; values are read as YAML.
+
+    Raises:
+        ConfigError: naming one that is no KEY=VALUE.
+    """
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"options: expected KEY=VALUE, got {pair!r}")
+        options[key] = yaml.safe_load(value)
+    return options
 
 
 @dataclass(frozen=True, eq=False)

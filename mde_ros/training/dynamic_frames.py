@@ -26,9 +26,10 @@ from mde_ros.config import ConfigError
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.video import Video, open_video
 from mde_ros.frame import Camera
+from mde_ros.training.batches import reader_options
 from mde_ros.training.dynamic_masks import instance_masks
 from mde_ros.training.state import console
-from mde_ros.training.triplets import VideoSource, options_of
+from mde_ros.training.triplets import VideoSource
 
 Maps = Callable[[int, int], dict[str, np.ndarray]]  # a triplet, an object in it → maps (h, w)
 
@@ -135,7 +136,7 @@ def write_frames(
 def opened(source: VideoSource, progress: Callable[[int, int], None]) -> Video:
     """The triplets of a source."""
     path = os.path.expandvars(source.path)
-    return open_video(path, source.step, source.still, progress, **options_of(source))
+    return open_video(path, source.step, source.still, progress, **reader_options(source.options))
 
 
 def marked_objects(
@@ -156,7 +157,7 @@ def marked_objects(
         ConfigError: when there is none.
     """
     datasets: list[Any] = [
-        open_dataset(os.path.expandvars(s.path), **options_of(s)) for s in sources
+        open_dataset(os.path.expandvars(s.path), **reader_options(s.options)) for s in sources
     ]
     for source, data in zip(sources, datasets):
         if folder is None and not hasattr(data, "instance"):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import yaml
 from rich.progress import Progress
 from torch.utils.data import Dataset
 
@@ -18,6 +16,7 @@ from mde_ros.config import ConfigError, check, setting
 from mde_ros.datasets.transforms import Rng, jitter
 from mde_ros.datasets.video import STILL, Triplet, open_video
 from mde_ros.frame import Camera
+from mde_ros.training.batches import reader_options
 
 JITTER = 0.2  # of brightness, contrast and saturation, in half of the triplets (METHODS 8)
 
@@ -86,7 +85,7 @@ def load_clips(
                 source.step,
                 source.still,
                 lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
-                **options_of(source),
+                **reader_options(source.options),
             )
             bar.update(task, description=f"reading {video.name}", completed=0, total=len(video))
             clip = Clip({}, [], source.step)
@@ -101,21 +100,6 @@ def load_clips(
                 bar.advance(task)
             clips.append(clip)
     return clips
-
-
-def options_of(source: VideoSource) -> dict[str, Any]:
-    """The reader's options of a source.
-
-    Raises:
-        ConfigError: naming one that is no KEY=VALUE.
-    """
-    options = {}
-    for pair in source.options:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"options: expected KEY=VALUE, got {pair!r}")
-        options[key] = yaml.safe_load(value)
-    return options
 
 
 def covering(camera: Camera, width: float, height: float) -> tuple[int, int]:
