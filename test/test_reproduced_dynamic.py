@@ -1,6 +1,7 @@
 """The reproduction of mining supervision: what is scored, and when its claims hold."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +67,15 @@ def test_every_stage_of_a_seed_has_that_seed(tmp_path, monkeypatch):
     assert seeded == replace(
         options, scene=loops[0], shapes=loops[1], scales=loops[2], final=loops[3]
     )
+
+
+def test_the_full_scale_is_the_published_preset_on_the_data_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic, "open_dataset", lambda path: path)
+    preset = Path(__file__).parents[1] / "config/train/dynamic-published.yaml"
+    data = ("train=/t", "val=/v", f"preset={preset}")
+    options, test = dynamic.cityscapes(ReproduceSettings(scale="full", data=data))
+    assert (options.sources[0].path, test, options.objects) == ("/t", "/v", "found")
+    assert (options.size, options.scene.steps, options.scene.lr) == ((512, 192), 87_165, 2e-4)
+    assert options.scene_loss.settle == 5811 and options.final.lr == 2e-5 and not options.light
+    options, _ = dynamic.cityscapes(ReproduceSettings(scale="full", data=(*data, "masks=/m")))
+    assert (options.objects, options.masks) == ("marked", "/m")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mde_ros.config import PipelineSettings
+from mde_ros.config import PipelineSettings, load
 from mde_ros.datasets import Dataset, open_dataset
 from mde_ros.evaluation.evaluate import evaluate
 from mde_ros.evaluation.measure import ScoreSettings
@@ -18,6 +18,7 @@ from mde_ros.reproduce.simulated import scenes
 from mde_ros.training import dynamic
 from mde_ros.training.dynamic_scene import SceneLoss
 from mde_ros.training.dynamic_settings import DynamicSettings, schedule
+from mde_ros.training.loop import LoopSettings
 from mde_ros.training.triplets import VideoSource
 
 PAPER = [{"name": "no table at hand; state of the art in the dynamic regions of Cityscapes"}]
@@ -88,8 +89,10 @@ def simulated(settings: ReproduceSettings, kind: str) -> tuple[DynamicSettings, 
         )
         for count, seed in zip(KINDS[kind], (51, 52))
     )
-    loop = schedule(STEPS["scene"], 1e-3, batch=6)
-    loop = replace(loop, encoder_lr=3e-4, warmup=10, schedule="constant", workers=0)
+
+    def loop(stage: str, lr: float, encoder_lr: float, batch: int = 6) -> LoopSettings:
+        return replace(schedule(STEPS[stage], lr, encoder_lr, batch), workers=0)
+
     options = DynamicSettings(
         initial="student-fast",
         sources=(VideoSource(str(learn), step=1 if kind == "drives" else 2),),
@@ -98,25 +101,22 @@ def simulated(settings: ReproduceSettings, kind: str) -> tuple[DynamicSettings, 
         objects="marked",
         flow_by="images",
         scene_loss=SceneLoss(scales=2, settle=STEPS["settle"], motion_alone=30),
-        scene=loop,
-        shapes=replace(loop, steps=STEPS["shapes"], lr=2e-4, encoder_lr=1e-4),
-        scales=replace(
-            loop, steps=STEPS["scales"], batch=16, lr=5e-3, encoder_lr=5e-3, schedule="cosine"
-        ),
-        final=replace(loop, steps=STEPS["final"], lr=2e-4, encoder_lr=1e-4, schedule="cosine"),
+        scene=replace(loop("scene", 1e-3, 3e-4), schedule="constant"),
+        shapes=loop("shapes", 2e-4, 1e-4),
+        scales=loop("scales", 5e-3, 5e-3, 16),
+        final=loop("final", 2e-4, 1e-4),
     )
     return options, open_dataset(judged_on)
 
 
 def cityscapes(settings: ReproduceSettings) -> tuple[DynamicSettings, Dataset]:
-    """train= and val= are folders of Cityscapes sequences, masks= one of instance masks."""
+    """train= and val= are folders of Cityscapes sequences, masks= one of instance masks, preset= is
+    config/train/dynamic-published.yaml."""
     given = any(pair.startswith("masks=") for pair in settings.data)
-    options = DynamicSettings(
-        network="cadepth_resnet50",
-        initial="imagenet",
-        pose_backbone="resnet18",
-        light=False,
-        sources=(VideoSource(settings.path("train")),),
+    options = load(
+        DynamicSettings,
+        Path(settings.path("preset")),
+        sources=[{"path": settings.path("train")}],
         objects="marked" if given else "found",
         masks=settings.path("masks") if given else "",
     )

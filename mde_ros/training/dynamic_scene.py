@@ -47,8 +47,8 @@ class SceneLoss:
     scales: int = setting(4, "disparities that are learnt from, fine to coarse", low=1, high=4)
     smoothness: float = setting(0.002, "weight of smoothness, halved from scale to scale", low=0.0)
     sparsity: float = setting(0.02, "weight of the sparsity of what moves", low=0.0)
-    settle: int = setting(5811, "steps of depth and pose alone at the beginning", low=0)
-    motion_alone: int = setting(5811, "steps of motion alone after these", low=0)
+    settle: int = setting(2000, "steps of depth and pose alone at the beginning", low=0)
+    motion_alone: int = setting(500, "steps of motion alone after these", low=0)
     jitter: float = setting(0.2, "change of brightness, contrast and saturation", low=0.0, high=1.0)
 
     def __post_init__(self) -> None:

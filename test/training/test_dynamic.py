@@ -414,6 +414,7 @@ def settings_for(videos, **changes):
         "initial": "",
         "sources": (VideoSource(str(videos), still=0.0),),
         "size": (64, 32),
+        "keep": "top",
         "objects": "marked",
         "flow_by": "images",
         "scene_loss": SceneLoss(settle=1, motion_alone=1, scales=2),
