@@ -77,7 +77,7 @@ def one_round(training: Training, start: Path, out: Path) -> Path:
     if s.objects == "marked":
         folder = Path(os.path.expandvars(s.masks)) if s.masks else None
         marked = marked_objects(frames, s.sources, s.keep, folder, s.things)
-    mining.mine_objects(frames, training.scene(start), marked, s.flow_by, objects)
+    mining.mine_objects(frames, training.scene(start), marked, s.flow_by, s.least_share, objects)
     every, still = training.entries(objects)
     console.print(f"{len(every)} objects in {len(frames)} frames, {len(still)} stand still")
     if until >= STAGES.index("shapes"):

@@ -34,9 +34,15 @@ def decide(masks: Array, residual_px: Array, height: Array) -> Array:
     return moved | below | masks[:, :, columns].any((1, 2))
 
 
-def residual_size(residuals: list[Array]) -> Array:
-    """(|f₋₁|₁ + |f₊₁|₁)/2 of two residual flows (2, h, w): (h, w) pixels."""
-    return sum(np.abs(f).sum(0) for f in residuals) / len(residuals)  # type: ignore[return-value]
+def residual_size(residual: Array, flow: Array, least_share: float) -> Array:
+    """(|f₋₁|₁ + |f₊₁|₁)/2 of both neighbours' residual flows: (h, w) pixels.
+
+    Args:
+        residual, flow: (2, 2, h, w), what the camera's motion leaves over, and the whole.
+        least_share: of the whole that is less than this is none, for it may be depth's error.
+    """
+    size, whole = (np.abs(f).sum(1).mean(0) for f in (residual, flow))
+    return np.where(size >= least_share * whole, size, 0)
 
 
 def instance_masks(instance: Array, wanted: Array | None = None) -> Array:

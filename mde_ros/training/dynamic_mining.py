@@ -82,20 +82,27 @@ def file_of(folder: Path, name: str) -> Path:
 
 
 def mine_objects(
-    frames: Frames, scene: Scene, marked: Marked | None, flow_by: str, out: Path
+    frames: Frames,
+    scene: Scene,
+    marked: Marked | None,
+    flow_by: str,
+    least_share: float,
+    out: Path,
 ) -> None:
     """The scene's depth, the ground, the objects and which of them move by themselves.
 
     Args:
         marked: the masks of a frame's objects; None: found by depth and motion.
         flow_by: "network", MotionNet, or "images", optical flow between them.
+        least_share: see residual_size.
     """
     for i in each_frame(frames, "objects"):
         file = file_of(out, frames.names[i])
         if file.is_file():
             continue
         depth, flow, residual = scene.look(frames.images_of(i), frames.K[i], flow_by)
-        height, moved_px = heights(depth, frames.K[i]), residual_size(list(residual))
+        height = heights(depth, frames.K[i])
+        moved_px = residual_size(residual, flow, least_share)
         masks = marked(i) if marked else found_masks(depth, height, moved_px)
         three = [np.stack([carried(m, flow[0]), m, carried(m, flow[1])]) for m in masks]
         taken = np.array(three, bool).reshape(-1, 3, *depth.shape)

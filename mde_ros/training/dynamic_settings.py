@@ -57,6 +57,12 @@ class DynamicSettings:
         "what says how far things moved: the motion net, or optical flow of the images",
         choices=("network", "images"),
     )
+    least_share: float = setting(
+        0.4,
+        "share of the whole flow that what moved must be, for depth is rough; 0 as published",
+        low=0.0,
+        high=1.0,
+    )
     until: str = setting("final", "the last stage to run", choices=STAGES)
     rounds: int = setting(1, "of self-training; 1 as published", low=1)
     scene_loss: SceneLoss = field(default_factory=SceneLoss)

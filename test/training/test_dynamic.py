@@ -26,6 +26,7 @@ from mde_ros.training.dynamic_masks import (
     heights,
     instance_masks,
     optical_flow,
+    residual_size,
 )
 from mde_ros.training.dynamic_objects import (
     dynamic_loss,
@@ -196,6 +197,14 @@ def test_an_object_is_dynamic_if_half_of_it_moved_a_pixel_or_it_stands_in_the_mi
     masks[3, :, 38] = False  # columns 38 to 41 are the band
     assert not decide(masks, residual, level)[3]
     assert decide(masks[:0], residual, level).shape == (0,)
+
+
+def test_residual_is_the_mean_of_both_neighbours_and_none_where_it_is_a_small_share_of_the_flow():
+    residual, flow = np.zeros((2, 2, 2, 1, 3))
+    residual[0, :, 0], residual[1, :, 0] = [[2], [-1]], [[0], [5]]  # |.|₁ of 3 and 5: 4
+    flow[:, 0, 0] = [9, 11, 0]
+    assert residual_size(residual, flow, 0.0).tolist() == [[4, 4, 4]]
+    assert residual_size(residual, flow, 0.4).tolist() == [[4, 0, 4]]
 
 
 def test_what_lies_below_the_ground_is_dynamic_even_if_it_does_not_move_in_the_image():
