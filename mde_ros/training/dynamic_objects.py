@@ -96,13 +96,17 @@ def scale_of(network: nn.Module, image: Tensor, ground: Tensor, shape: Tensor) -
 def scale_loss(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Huber's loss of β D^o against the scene's depth, mean over the masks of static objects.
 
+    Ours: as a share of each object's own depth, or far objects would say what near ones are like.
     The batch has `shape`, `ground` and `scene`, (N, 1, H, W): D^o, the ground's depth, all depth.
     """
     shape = batch["shape"].float()
     here = three_frames(batch)[1]
     beta = scale_of(network, here, batch["ground"].float(), shape).view(-1, 1, 1, 1)
-    error = F.huber_loss(beta * shape, batch["scene"].float(), reduction="none", delta=HUBER)
-    return masked_mean(error, shape > 0)
+    scene, inside = batch["scene"].float(), shape > 0
+    far = torch.where(inside, scene, 0).sum((2, 3), keepdim=True)
+    far = (far / inside.sum((2, 3), keepdim=True).clamp(min=1)).clamp(min=1e-3)
+    error = F.huber_loss(beta * shape / far, scene / far, reduction="none", delta=HUBER)
+    return masked_mean(error, inside)
 
 
 def pseudo_label(scene: np.ndarray, shapes: np.ndarray, beta: np.ndarray) -> np.ndarray:

@@ -329,8 +329,8 @@ def test_the_loss_of_the_scale_is_nothing_at_the_planted_scale():
         return float(scale_loss(lambda x: torch.tensor([math.log(beta)]), batch))
 
     assert at(6.5) == pytest.approx(0, abs=1e-9)
-    # Huber beyond δ: δ (|e| - δ/2), and the mean of D^o is 1.
-    assert at(7.5) == pytest.approx(0.005 * (1 - 0.0025), rel=1e-4)
+    # Huber beyond δ: δ (|e| - δ/2), of a share of 6.5, and the mean of D^o is 1.
+    assert at(7.5) == pytest.approx(0.005 * (1 / 6.5 - 0.0025), rel=1e-4)
 
 
 def test_a_scene_twice_as_large_has_objects_twice_as_large():
