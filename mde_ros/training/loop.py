@@ -25,6 +25,10 @@ from mde_ros.config import ConfigError, check, setting
 from mde_ros.training.state import STATE, Parts, console, load_state, save_state
 
 
+# Before any pipeline in this process has set it for its network.
+ALL_THREADS = torch.get_num_threads()
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """How long, how fast and where to train."""
@@ -126,8 +130,7 @@ def make_fabric(settings: LoopSettings) -> Fabric:
     )
     fabric.launch()
     torch.manual_seed(settings.seed)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or ALL_THREADS)
     return fabric
 
 
