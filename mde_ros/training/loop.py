@@ -24,7 +24,6 @@ from mde_ros.checkpoint import Checkpoint, save
 from mde_ros.config import ConfigError, check, setting
 from mde_ros.training.state import STATE, Parts, console, load_state, save_state
 
-
 # Before any pipeline in this process has set it for its network.
 ALL_THREADS = torch.get_num_threads()
 
