@@ -52,7 +52,8 @@ OBJECTIVES_PAPER = {  # five iterations, ε = 0.1: N, defended
 }  # fmt: skip
 SHOWN = "ε = 0.1"  # of the claims
 SPOILT, HELD, CLEAN_COST = 2.0, 1.3, 0.15
-STEPS = {"G": 200, "G_adv": 600, "N_adv": 300}  # of the small scale
+STEPS = {"G": 150, "G_adv": 360, "N_adv": 180}  # of the small scale
+SPARSENESS = {"G": 4.0, "G_adv": 0.02}  # λ of the small scale
 PIXELS = 160 * 120
 Table = dict[str, dict[str, float]]  # row → column → RMSE, m
 
@@ -94,9 +95,10 @@ def run(settings: ReproduceSettings) -> Record:
     if settings.scale == "small":
         record.notes.append(
             "At the small scale N is the shipped student, masks are its trunk with another head,"
-            f" trained for {STEPS['G']} (G) and {STEPS['G_adv']} steps (G_adv) of 8 images of"
-            " 160x120 pixels, N_adv from N's own weights; attacks in training have 1 to 5 steps"
-            " instead of 1 to 9."
+            f" trained for {STEPS['G']} (G) and {STEPS['G_adv']} steps (G_adv) of 6 windows of"
+            f" 160x120 pixels, and N_adv from N's own weights for {STEPS['N_adv']}; attacks in"
+            f" training have 1 to 4 steps instead of 1 to 9, λ is {SPARSENESS['G']:g} and"
+            f" {SPARSENESS['G_adv']:g}."
         )
     return record
 
@@ -120,14 +122,21 @@ def recipes(settings: ReproduceSettings, sources: tuple[Source, ...]) -> dict[st
             "G_adv": DefenceSettings(**mask, sparseness=1.0, loop=loop),
             "N_adv": DefenceSettings(model=model, sources=sources, learns="model", loop=loop),
         }
-    loop = LoopSettings(batch=8, lr=1e-3, encoder_lr=3e-4, warmup=10, ema=0.98, precision="32-true")
+    loop = LoopSettings(
+        batch=6, lr=2e-3, encoder_lr=3e-4, warmup=10, ema=0.97, precision="32-true",
+        frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+    )  # fmt: skip
     common: dict[str, Any] = {"model": MODEL, "sources": sources, "pixels": PIXELS}
+    common |= {"smallest_crop": 0.6}
     mask = common | {"initial": MODEL}
-    attacks: dict[str, Any] = {"iterations": (1, 5), "smallest_crop": 0.35}
+    attacks: dict[str, Any] = {"iterations": (1, 4)}
     of = {name: replace(loop, steps=steps) for name, steps in STEPS.items()}
+    of["N_adv"] = replace(of["N_adv"], lr=5e-4)  # it begins with all that N has
     return {
-        "G": SaliencySettings(**mask, sparseness=2.0, loop=of["G"]),
-        "G_adv": DefenceSettings(**mask, **attacks, sparseness=0.3, loop=of["G_adv"]),
+        "G": SaliencySettings(**mask, sparseness=SPARSENESS["G"], loop=of["G"]),
+        "G_adv": DefenceSettings(
+            **mask, **attacks, sparseness=SPARSENESS["G_adv"], loop=of["G_adv"]
+        ),
         "N_adv": DefenceSettings(**common, **attacks, learns="model", loop=of["N_adv"]),
     }
 

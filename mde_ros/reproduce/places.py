@@ -12,8 +12,8 @@ from mde_ros.reproduce.record import ReproduceSettings
 from mde_ros.reproduce.simulated import scenes
 from mde_ros.training.batches import Source
 
-REAL = {"hololens_office": 60, "aims_lab": 40}  # frames at the end, to be judged on
-FRAMES = 12  # of each place are judged on
+REAL = {"hololens_office": 60}  # frames at the end, to be judged on
+FRAMES = 8  # of each place are judged on
 MODEL = "student-fast"  # N of the small scale
 
 
