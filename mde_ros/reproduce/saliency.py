@@ -29,7 +29,7 @@ PAPER = [
     ("λ = 5", 0.740, 0.758, 0.361),
     ("λ = 6", 0.772, 0.882, 0.215),
 ]
-WEIGHTS = {"small": (1.0, 2.0, 4.0, 8.0), "full": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)}  # λ
+WEIGHTS = {"small": (1.0, 2.0, 3.0, 4.0), "full": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)}  # λ
 STEPS, PIXELS = 200, 160 * 120  # of the small scale
 SHARE, COST = 0.4, 0.4  # of the pixels, and what they may cost of the RMSE
 
