@@ -257,6 +257,7 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--rooms", type=int, help="clips of rooms")
     flag("--streets", type=int, help="clips of streets")
     flag("--drives", type=int, help="clips of streets as a car in traffic sees them")
+    flag("--closeups", type=int, help="clips of rooms by a camera that looks down on what is near")
     flag("--frames", type=int, help="frames per clip")
     flag("--size", metavar="WxH", help="image size in pixels")
     flag("--seed", type=int)
@@ -645,6 +646,7 @@ def run_simulate(a: argparse.Namespace) -> int:
         "rooms": a.rooms,
         "streets": a.streets,
         "drives": a.drives,
+        "closeups": a.closeups,
         "frames": a.frames,
         "size": picture_size(a.size) if a.size else None,
         "seed": a.seed,
