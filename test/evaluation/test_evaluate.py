@@ -13,9 +13,9 @@ from mde_ros.config import ConfigError, build
 from mde_ros.evaluation.evaluate import (
     EvaluateSettings,
     EvaluationError,
-    _ctrl_c,
     evaluate,
     run_evaluate,
+    until_ctrl_c,
 )
 from mde_ros.evaluation.pictures import load_pictures, save_pictures, take_pictures
 from mde_ros.evaluation.results import (
@@ -231,7 +231,7 @@ def test_stop_keeps_what_is_done():
 
 
 def test_first_ctrl_c_asks_to_stop_and_the_second_interrupts():
-    with pytest.raises(KeyboardInterrupt), _ctrl_c() as stop:
+    with pytest.raises(KeyboardInterrupt), until_ctrl_c() as stop:
         assert not stop()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()

@@ -153,7 +153,7 @@ def ended_after(monkeypatch, frames):
         yield pressed
 
     with monkeypatch.context() as patched:
-        patched.setattr("mde_ros.evaluation.evaluate._ctrl_c", ctrl_c)
+        patched.setattr("mde_ros.evaluation.evaluate.until_ctrl_c", ctrl_c)
         yield
 
 
