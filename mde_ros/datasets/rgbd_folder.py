@@ -85,7 +85,7 @@ class RgbdFolder:
         if not file.is_file():
             return None
         with np.load(file) as scan:
-            return scan["object_names"] if "object_names" in scan else None
+            return scan.get("object_names")
 
     @cached_property
     def _movers(self) -> np.ndarray | None:
