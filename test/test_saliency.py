@@ -48,7 +48,13 @@ def test_light_mask_network_takes_the_trunk_of_the_student():
     student, mask = on_meta("fast_mobilenet_v2"), on_meta("saliency_mobilenet_v2")
     own, theirs = mask.state_dict(), student.state_dict()
     different = [k for k in own if k not in theirs or own[k].shape != theirs[k].shape]
-    assert {k.rpartition(".")[0] for k in different} == {"refine.1", "grain", "fine", "noise", "gate"}
+    assert {k.rpartition(".")[0] for k in different} == {
+        "refine.1",
+        "grain",
+        "fine",
+        "noise",
+        "gate",
+    }
 
 
 @torch.no_grad()
