@@ -52,7 +52,7 @@ OBJECTIVES_PAPER = {  # five iterations, ε = 0.1: N, defended
 }  # fmt: skip
 SHOWN = "ε = 0.1"  # of the claims
 SPOILT, HELD, CLEAN_COST = 2.0, 1.3, 0.15
-STEPS = {"G": 150, "G_adv": 360, "N_adv": 180}  # of the small scale
+STEPS = {"G": 150, "G_adv": 140, "N_adv": 140}  # of the small scale
 SPARSENESS = {"G": 4.0, "G_adv": 0.02}  # λ of the small scale
 PIXELS = 160 * 120
 Table = dict[str, dict[str, float]]  # row → column → RMSE, m
@@ -123,7 +123,7 @@ def recipes(settings: ReproduceSettings, sources: tuple[Source, ...]) -> dict[st
             "N_adv": DefenceSettings(model=model, sources=sources, learns="model", loop=loop),
         }
     loop = LoopSettings(
-        batch=6, lr=2e-3, encoder_lr=3e-4, warmup=10, ema=0.97, precision="32-true",
+        batch=6, lr=7e-4, encoder_lr=2e-4, warmup=10, ema=0.95, precision="32-true",
         frozen=tuple(f"encoder.features.{i}" for i in range(4)),
     )  # fmt: skip
     common: dict[str, Any] = {"model": MODEL, "sources": sources, "pixels": PIXELS}
