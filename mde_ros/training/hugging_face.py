@@ -49,7 +49,7 @@ class HuggingFace:
                 f"teacher: {name} cannot be had from Hugging Face ({reason})"
             ) from None
         self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        self.sha256 = getattr(model.config, "_commit_hash", None) or ""
+        self.sha256 = self.weights_sha256 = getattr(model.config, "_commit_hash", None) or ""
         self._model = model.eval().to(self.device)
         self._factor = float(how.get("rescale_factor", 1 / 255)) if how.get("do_rescale", 1) else 1
         normalised = how.get("do_normalize", "image_mean" in how)
