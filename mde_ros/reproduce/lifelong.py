@@ -214,7 +214,7 @@ def loop_of(settings: ReproduceSettings, place: Place, seed: int) -> LoopSetting
 
 def score(model: Path, place: Place) -> Figures:
     """Figures of a domain's own head on the frames that it is judged on."""
-    pipeline = DepthPipeline(PipelineSettings(model=str(model), domain=place.name))
+    pipeline = DepthPipeline(PipelineSettings(model=str(model), domain=place.name, threads=0))
     entry = evaluate(place.test, {"model": pipeline}, place.judged)["models"][0]
     return {key: entry["metrics"][key] for key in FIGURES}
 
@@ -222,7 +222,7 @@ def score(model: Path, place: Place) -> Figures:
 def right_heads(model: Path, order: Sequence[Place]) -> tuple[float, float]:
     """How often the nearest mean is that of the frame's domain, and how often the domain that the
     pipeline keeps to, begun anew with every recording, is; the domains count alike."""
-    pipeline = DepthPipeline(PipelineSettings(model=str(model)))
+    pipeline = DepthPipeline(PipelineSettings(model=str(model), threads=0))
     names = pipeline.runtime.spec.domains
     shares = []
     for place in order:

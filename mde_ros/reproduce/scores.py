@@ -25,7 +25,7 @@ def score(model: Path, test: Dataset, settings: EvaluateSettings | None = None) 
     """FIGURES of a checkpoint, without median scaling; edges are those above 0.5."""
     settings = settings or EvaluateSettings()
     settings = replace(settings, score=ScoreSettings(edge_threshold=0.5))
-    pipeline = DepthPipeline(PipelineSettings(model=str(model)))
+    pipeline = DepthPipeline(PipelineSettings(model=str(model), threads=0))
     metrics = evaluate(test, {"model": pipeline}, settings)["models"][0]["metrics"]
     return {key: metrics[key] for key in FIGURES if key in metrics}  # sparse truth has no edges
 
