@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mde_ros.losses import extended_log, three_term, valid_mask
-from mde_ros.model import IMAGENET_MEAN, IMAGENET_STD
+from mde_ros.model import imagenet_statistics
 
 SPACES = ("normalised", "unit")
 Predict = Callable[[Tensor], Tensor]  # normalised image (N, 3, H, W) → depth (N, 1, h, w)
@@ -46,7 +46,7 @@ def ifgsm(
     """
     if space not in SPACES:
         raise ValueError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
-    mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = imagenet_statistics(x)
     if space == "normalised":
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
     clean = (x.detach() * std + mean).detach()

@@ -11,6 +11,26 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def imagenet_statistics(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1, 3, 1, 1), of this tensor's type and on its device."""
+    mean, std = (like.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
+
+
+def normalised(image: Tensor) -> Tensor:
+    """(N, 3, h, w) RGB in 0..1 with ImageNet's mean and deviation taken out, on its own device."""
+    mean, std = imagenet_statistics(image)
+    return (image - mean) / std
+
+
+def normalised_pixels(image: Tensor) -> Tensor:
+    """(N, h, w, 3) RGB in 0..255, as DepthModel takes it, to (N, 3, h, w) as networks take it.
+
+    The same as DepthModel.normalise, for those who train a network by itself.
+    """
+    return normalised(image.permute(0, 3, 1, 2).float() / 255)
+
+
 class DepthModel(nn.Module):
     """Normalise → mask → network → metres.
 

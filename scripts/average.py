@@ -19,7 +19,7 @@ from torch import nn
 
 from mde_ros import checkpoint
 from mde_ros.config import load
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.training.batches import Batches, load_sources, loader
 from mde_ros.training.distill import DistillSettings, augment, sizes_of
 
@@ -56,9 +56,8 @@ def measure_norms(network: nn.Module, settings: DistillSettings, focal_px: float
         loop.batch,
         loop.seed,
     )
-    normalise = DepthModel(nn.Identity()).normalise
     for batch in track(loader(batches, 0, STEPS, loop.workers), "batch norms", total=STEPS):
-        network(normalise(batch["image"]))
+        network(normalised_pixels(batch["image"]))
     network.eval()
 
 

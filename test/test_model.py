@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mde_ros.model import IMAGENET_MEAN, IMAGENET_STD, DepthModel
+from mde_ros.model import IMAGENET_MEAN, IMAGENET_STD, DepthModel, normalised_pixels
 
 FC = 100.0  # canonical focal length of the stub below, pixels
 SIDE_M = 0.4  # of the square it knows
@@ -60,6 +60,19 @@ def test_network_sees_imagenet_statistics_in_rgb_order():
     ask(DepthModel(network), image, 1.0)
     expected = (image / 255 - IMAGENET_MEAN) / IMAGENET_STD
     assert seen[0][0].permute(1, 2, 0).numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_training_sees_bit_for_bit_what_the_model_does():
+    image = torch.randint(0, 256, (2, 4, 6, 3), generator=torch.manual_seed(0)).byte()
+    expected = DepthModel(nn.Identity()).normalise(image)
+    assert torch.equal(normalised_pixels(image), expected)
+    assert torch.equal(normalised_pixels(image.float()), expected)
+
+
+def test_images_of_a_training_are_normalised_where_they_are():
+    """`meta` stands for a GPU: what is on another device cannot be mixed with it either."""
+    image = torch.zeros(1, 4, 6, 3, dtype=torch.uint8, device="meta")
+    assert normalised_pixels(image).device.type == "meta"
 
 
 def test_sparse_depth_reaches_the_network_at_the_canonical_scale_and_comes_back_in_metres():

@@ -34,7 +34,7 @@ from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, fli
 from mde_ros.datasets.virtual_scan import VirtualScan, cut
 from mde_ros.geometry import points_to_depth
 from mde_ros.losses import line_ranking_loss, point_loss, relative_loss
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
 from mde_ros.training.initial import initial_path, load_encoder
@@ -161,10 +161,9 @@ def completion_loss(
     settings: CompletionSettings,
 ) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
     """The line in the head of this file."""
-    normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
+        x = normalised_pixels(batch["image"]).contiguous(memory_format=torch.channels_last)
         answer = network(x, batch["given"])
         size = batch["teacher"].shape[2:]
         depth, s = (

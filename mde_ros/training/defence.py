@@ -27,6 +27,7 @@ from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, setting
 from mde_ros.datasets.transforms import Rng, View
 from mde_ros.losses import three_term
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.training.batches import loader
 from mde_ros.training.initial import load_encoder
@@ -37,7 +38,6 @@ from mde_ros.training.masks import (
     fit_alarm,
     make_batches,
     mask_spec,
-    normalised,
     open_frozen,
 )
 
@@ -136,7 +136,7 @@ def defence_loss(
         return learnt, torch.where(measured, truth, BESIDE * own)
 
     def of_mask(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalised(batch)
+        x = normalised_pixels(batch["image"])
         target, away_from = depths(x, batch["truth"])
         attacked = under_attack(frozen, x, away_from, batch)
         mask = network(attacked).float()
@@ -144,7 +144,7 @@ def defence_loss(
         return three_term(depth, target) + settings.sparseness * mask.mean()
 
     def of_model(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalised(batch)
+        x = normalised_pixels(batch["image"])
         target, away_from = depths(x, batch["truth"])
         bare = getattr(network, "module", network)  # DDP knows no gradient of its input
         with evaluating(bare):

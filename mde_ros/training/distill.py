@@ -28,7 +28,7 @@ from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.geometry import median_scale
 from mde_ros.losses import LOSSES, log_depth, scale_shift_loss
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, Stored, load_sources, loader
 from mde_ros.training.initial import check_student, initial_focal_px, load_encoder
@@ -112,10 +112,9 @@ def distill_loss(
         unlabelled_loss = partial(
             scale_shift_loss, inverse=relative == "inverse_depth", weight=settings.gradient_weight
         )
-    normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
+        x = normalised_pixels(batch["image"]).contiguous(memory_format=torch.channels_last)
         prediction = network(x).float()
         # As the pipeline does it: half-pixel centres.
         full = F.interpolate(

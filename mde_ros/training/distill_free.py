@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mde_ros import checkpoint as checkpoints
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.networks.synthesis import NOISE, Generator, Transformation
 from mde_ros.runtime import find_model
@@ -106,7 +106,6 @@ def distance(said: Tensor, wanted: Tensor) -> Tensor:
 
 def free_loss(method: str, teacher: nn.Module, companion: nn.Module | None, fabric: Fabric) -> Loss:
     """The lines in the head of this file; that of the companion leaves its gradients there."""
-    normalise = DepthModel(nn.Identity()).normalise
 
     def ask(x: Tensor) -> Tensor:
         with fabric.autocast():
@@ -119,12 +118,12 @@ def free_loss(method: str, teacher: nn.Module, companion: nn.Module | None, fabr
         return distance(network(x), wanted)
 
     def mixed(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        made = companion(normalise(batch["mixed"]))  # type: ignore[misc]
+        made = companion(normalised_pixels(batch["mixed"]))  # type: ignore[misc]
         with fabric.autocast():
             unlike = statistics_loss(teacher, made, fabric.all_gather)
         fabric.backward(unlike)
         # Half the images are plain ones: the mean over all is half the sum of the two terms.
-        return 2 * learn(network, torch.cat([normalise(batch["image"]), made]))
+        return 2 * learn(network, torch.cat([normalised_pixels(batch["image"]), made]))
 
     def adversarial(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         made = companion(batch["noise"])  # type: ignore[misc]
@@ -133,7 +132,7 @@ def free_loss(method: str, teacher: nn.Module, companion: nn.Module | None, fabr
 
     return {
         "mixed": mixed,
-        "simulated": lambda network, batch: learn(network, normalise(batch["image"])),
+        "simulated": lambda network, batch: learn(network, normalised_pixels(batch["image"])),
         "generator": adversarial,
         "noise": lambda network, batch: learn(network, batch["noise"]),
     }[method]

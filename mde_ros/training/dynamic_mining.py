@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mde_ros.model import normalised
 from mde_ros.networks.motion import MotionNet
 from mde_ros.networks.video import PoseNet, VideoNet
 from mde_ros.photometric import project, transform, unproject
@@ -33,7 +34,7 @@ from mde_ros.training.dynamic_masks import (
     residual_size,
 )
 from mde_ros.training.dynamic_objects import object_depths, pseudo_label, scales
-from mde_ros.training.dynamic_scene import camera_motions, normalised, own_motions, seen_depth
+from mde_ros.training.dynamic_scene import camera_motions, own_motions, seen_depth
 
 Marked = Callable[[int], np.ndarray]  # number of a triplet → masks (K, h, w)
 

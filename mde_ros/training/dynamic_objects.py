@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mde_ros.losses import masked_mean, median_depth
+from mde_ros.model import normalised
 from mde_ros.networks.video import PoseNet, depth_of
-from mde_ros.training.dynamic_scene import Loss, camera_motions, compare, normalised, three_frames
+from mde_ros.training.dynamic_scene import Loss, camera_motions, compare, three_frames
 
 HUBER = 0.005
 

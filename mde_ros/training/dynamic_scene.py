@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mde_ros.config import check, setting
 from mde_ros.losses import masked_mean
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised
 from mde_ros.networks.motion import MotionNet
 from mde_ros.networks.video import PoseNet, VideoNet, depth_of
 from mde_ros.photometric import (
@@ -53,12 +53,6 @@ class SceneLoss:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-def normalised(images: Tensor) -> Tensor:
-    """(N, 3, h, w) in 0..1 → as the networks take them."""
-    model = DepthModel(nn.Identity()).to(images.device)
-    return (images - model.mean) / model.std
 
 
 def three_frames(batch: dict[str, Tensor]) -> list[Tensor]:

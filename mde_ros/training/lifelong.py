@@ -32,7 +32,7 @@ from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.losses import consistency_loss, median_depth, uncertainty_loss
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks.lifelong import LifelongNet
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.ewc import fisher_diagonal, with_penalty
@@ -132,12 +132,12 @@ def lifelong_loss(
         domain_of: the domain of each source, the new one is the last.
         before: the model as it was.
     """
-    normalise, new = DepthModel(nn.Identity()).normalise, max(domain_of)
+    new = max(domain_of)
     keep = [settings.keep[min(i, len(settings.keep) - 1)] for i in range(new)]
     share = [1.0] * new if settings.method == "joint" else keep
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
+        x = normalised_pixels(batch["image"]).contiguous(memory_format=torch.channels_last)
         depth, s, _ = (y.float() for y in network(x))
         domain = torch.tensor(domain_of, device=x.device)[batch["source"]]
         total = depth.new_zeros(())

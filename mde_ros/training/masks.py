@@ -19,7 +19,6 @@ from mde_ros.config import ConfigError, PipelineSettings, check, setting
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
-from mde_ros.model import DepthModel
 from mde_ros.networks import NETWORKS
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
@@ -168,12 +167,6 @@ def make_batches(
         fabric.world_size,
         more,
     )
-
-
-def normalised(batch: dict[str, Tensor]) -> Tensor:
-    """The images of a batch as networks see them."""
-    x = DepthModel(nn.Identity()).to(batch["image"].device).normalise(batch["image"])
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def mask_spec(frozen: Frozen) -> dict[str, Any]:

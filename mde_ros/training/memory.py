@@ -29,7 +29,7 @@ from mde_ros import checkpoint as checkpoints
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, setting
 from mde_ros.geometry import network_size
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.networks.lifelong import HEIRS, LifelongNet
 from mde_ros.networks.mff import FastNet, LightNet
@@ -171,12 +171,11 @@ def _write(path: Path, image: np.ndarray, *options: int) -> None:
 def features(network: LifelongNet, frames: list[Stored], pixels: int) -> Iterator[Tensor]:
     """x_mff of each frame, (1, 64, h, w), seen at the size the pipeline would show it: `pixels`."""
     network.eval()
-    normalise = DepthModel(torch.nn.Identity()).normalise
     hidden = not console.is_terminal
     for frame in track(frames, "features", console=console, transient=True, disable=hidden):
         size = network_size(frame.camera.width, frame.camera.height, pixels)
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-        x = normalise(torch.from_numpy(image)[None]).to(network.elsewhere.device)
+        x = normalised_pixels(torch.from_numpy(image)[None].to(network.elsewhere.device))
         yield network.features(x).float()
 
 

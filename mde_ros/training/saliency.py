@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import as_dict, setting
 from mde_ros.losses import three_term
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.training.batches import loader
 from mde_ros.training.initial import load_encoder
@@ -28,7 +29,6 @@ from mde_ros.training.masks import (
     fit_alarm,
     make_batches,
     mask_spec,
-    normalised,
     open_frozen,
 )
 
@@ -46,7 +46,7 @@ def saliency_loss(
     """The line in the head of this file."""
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalised(batch)
+        x = normalised_pixels(batch["image"])
         mask = network(x).float()
         with torch.no_grad():
             target = frozen(x)

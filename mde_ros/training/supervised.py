@@ -19,7 +19,7 @@ from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.datasets.published import TRAINING
 from mde_ros.losses import three_term_terms
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.training.batches import Batches, Source, load_sources, loader
 from mde_ros.training.initial import check_student, load_encoder
@@ -76,10 +76,9 @@ def supervised_loss(
     settings: SupervisedSettings,
 ) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
     """l_depth + λ l_grad + μ l_normal at the size, or sizes, of the network's own output."""
-    normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        x = normalise(batch["image"]).contiguous(memory_format=torch.channels_last)
+        x = normalised_pixels(batch["image"]).contiguous(memory_format=torch.channels_last)
         scales = hasattr(network, "every_scale")
         losses = []
         for prediction in network(x, every_scale=True) if scales else [network(x)]:

@@ -26,7 +26,7 @@ from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.frame import Camera
 from mde_ros.geometry import network_size
-from mde_ros.model import DepthModel
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import NETWORKS, make_network
 from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
 from mde_ros.networks.video import PoseNet, VideoNet, depth_of, two_frames
@@ -116,12 +116,11 @@ def video_loss(settings: VideoSettings, pose: nn.Module, focal_px: float, fabric
     Args:
         focal_px: canonical focal length, in pixels of the batch.
     """
-    normalise = DepthModel(nn.Identity()).normalise
 
     def of(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         K = batch["K"]
         before, here, after = (i.permute(0, 3, 1, 2) / 255 for i in batch["images"].unbind(1))
-        seen = [normalise(i) for i in batch["jittered"].unbind(1)]
+        seen = [normalised_pixels(i) for i in batch["jittered"].unbind(1)]
         disparities = network(seen[1].contiguous(memory_format=torch.channels_last))
         with fabric.autocast():
             motion = pose(torch.cat(seen[:2]), torch.cat(seen[1:]))

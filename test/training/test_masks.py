@@ -15,13 +15,14 @@ from mde_ros.checkpoint import Checkpoint, load, save
 from mde_ros.config import ConfigError, PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.losses import three_term
+from mde_ros.model import normalised_pixels
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training import defence, masks, saliency
 from mde_ros.training.batches import Source
 from mde_ros.training.defence import DefenceSettings, defence_loss, drawn, evaluating, under_attack
 from mde_ros.training.loop import LoopSettings, make_fabric
-from mde_ros.training.masks import fit_alarm, make_batches, normalised, open_frozen, sizes_of
+from mde_ros.training.masks import fit_alarm, make_batches, open_frozen, sizes_of
 from mde_ros.training.saliency import SaliencySettings, saliency_loss
 from mde_ros.training.validation import HeldOut
 
@@ -128,7 +129,7 @@ def test_network_that_cannot_be_folded_is_taken_as_it_is():
 @pytest.mark.parametrize("sparseness", [0.0, 5.0])
 def test_saliency_loss_is_the_distance_to_the_clean_answer_and_the_mean_of_the_mask(sparseness):
     of, clean = saliency_loss(Says(), sparseness), batch([2.0, 2.0], [0.0, 0.0])
-    x = normalised(clean)
+    x = normalised_pixels(clean["image"])
     expected = three_term(Says()(0.4 * x), Says()(x)) + sparseness * 0.4
     assert of(Shows(0.4), clean).item() == pytest.approx(expected.item(), abs=1e-5)
     assert of(Shows(1.0), clean).item() == pytest.approx(-2.0794 + sparseness, abs=1e-4)
@@ -152,7 +153,7 @@ def test_noise_of_an_image_is_within_the_settings_and_its_share_of_the_images():
 
 def test_attacked_images_are_those_with_an_epsilon_and_the_others_are_bit_equal():
     given = batch([2.0, 2.0], [0.0, 0.1])
-    x, away_from = normalised(given), torch.full((2, 1, 8, 12), 2.0)
+    x, away_from = normalised_pixels(given["image"]), torch.full((2, 1, 8, 12), 2.0)
     attacked = under_attack(Says(), x, away_from, given)
     assert torch.equal(attacked[0], x[0])
     alone = ifgsm(spoiling(Says(), away_from[1:]), x[1:], 0.1, 2)
@@ -165,7 +166,7 @@ def test_defence_learns_truth_where_there_is_one_and_the_clean_answer_elsewhere_
     """The attack leads away from truth in either case, and from beside the answer without any."""
     settings = DefenceSettings(sources=SOMETHING, sparseness=0.5, target=kind)
     given = batch([2.0, 0.0], [0.1, 0.1])
-    x = normalised(given)
+    x = normalised_pixels(given["image"])
     own = nn.functional.interpolate(Says()(x), (8, 12), mode="bilinear")
     attacked = under_attack(Says(), x, torch.cat([given["truth"][:1], 0.99 * own[1:]]), given)
     depth = nn.functional.interpolate(Says()(0.4 * attacked), (8, 12), mode="bilinear")
