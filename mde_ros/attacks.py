@@ -17,6 +17,8 @@ from mde_ros.losses import extended_log, three_term, valid_mask
 from mde_ros.model import imagenet_statistics
 
 SPACES = ("normalised", "unit")
+# Of a network's own answer, where there is no truth: at the answer itself there is no gradient.
+BESIDE = 0.99
 Predict = Callable[[Tensor], Tensor]  # normalised image (N, 3, H, W) → depth (N, 1, h, w)
 LossOf = Callable[[Tensor], Tensor]  # normalised image → () or (N,), to be made large
 

@@ -14,6 +14,11 @@ from torch import Tensor
 NEAREST_Z = 1e-3  # points nearer to the camera plane, or behind it, are taken to lie there
 
 
+def focal_ratio(K: Tensor, focal_px: float) -> Tensor:
+    """(N, 3, 3) → (N, 1, 1, 1): how often the canonical focal length, in pixels, a camera's is."""
+    return (K[:, 0, 0] * K[:, 1, 1]).sqrt().view(-1, 1, 1, 1) / focal_px
+
+
 def unproject(depth: Tensor, K: Tensor) -> Tensor:
     """Depth and K (N, 3, 3) → points (N, 3, H, W) in the optical frame."""
     height, width = depth.shape[2:]

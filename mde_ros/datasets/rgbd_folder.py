@@ -81,28 +81,23 @@ class RgbdFolder:
 
     def object_names(self, index: int) -> np.ndarray | None:
         """What the numbers 1, 2, … of `instance` are called; where a simulation says so."""
-        file = self.path / "scan.npz"
-        if not file.is_file():
-            return None
-        with np.load(file) as scan:
-            return scan.get("object_names")
+        return self._objects.get("object_names")
 
     @cached_property
-    def _movers(self) -> np.ndarray | None:
-        """Which objects move, as numbered in instance/; None where nobody says so."""
+    def _objects(self) -> dict[str, np.ndarray]:
+        """What a simulation says of all its objects, as numbered in instance/."""
         file = self.path / "scan.npz"
         if not file.is_file():
-            return None
+            return {}
         with np.load(file) as scan:
-            if "object_moving" not in scan:
-                return None
-            return np.flatnonzero(scan["object_moving"]) + 1
+            return {key: scan[key] for key in scan.files if key.startswith("object_")}
 
     def _moving(self, index: int) -> np.ndarray | None:
-        if self._movers is None:
+        """(H, W) bool; None where nobody says which objects move."""
+        moving = self._objects.get("object_moving")
+        if moving is None or (instance := self.instance(index)) is None:
             return None
-        instance = self.instance(index)
-        return None if instance is None else np.isin(instance, self._movers)
+        return np.isin(instance, np.flatnonzero(moving) + 1)
 
     def _depth_m(self, stem: str, size: tuple[int, int]) -> np.ndarray | None:
         file = self.path / "depth" / f"{stem}.png"

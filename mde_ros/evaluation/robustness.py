@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mde_ros.attacks import OBJECTIVES, SPACES, ifgsm, spoiling
+from mde_ros.attacks import BESIDE, OBJECTIVES, SPACES, ifgsm, spoiling
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.defence import disagreement
 from mde_ros.evaluation.opened import Known, OpenPipeline, Seen, scored_frames, take
@@ -37,8 +37,6 @@ ROWS = {
     "N_adv(x†)": "a network trained under attack against one who knows it",
 }
 DEFENCE, KNOWN = "N(x*⊗G_adv(x*))", "N(x†⊗G_adv(x†))"
-# Of N's own prediction, where that is the target: at it the gradient of an error is 0.
-BESIDE = 0.99
 
 
 @dataclass(frozen=True)

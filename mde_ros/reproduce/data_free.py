@@ -11,7 +11,7 @@ from mde_ros.datasets.published import Prepared
 from mde_ros.evaluation.run import EvaluateSettings
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
 from mde_ros.reproduce.scores import FIGURES, Runs, claim_better, rows, score
-from mde_ros.reproduce.simulated import scenes
+from mde_ros.reproduce.simulated import scenes, small_loop
 from mde_ros.training import distill, distill_free
 from mde_ros.training.batches import Source
 from mde_ros.training.distill import DistillSettings
@@ -59,8 +59,8 @@ def run(settings: ReproduceSettings) -> Record:
     record.paper = [dict(zip(("name", *heads), row)) for row in PAPER]
     if settings.scale == "small":
         cases = [simulated(settings)]
-        if any(pair.startswith("real=") for pair in settings.data):
-            cases.append(recorded(settings, Path(settings.path("real"))))
+        if real := settings.given("real"):
+            cases.append(recorded(settings, Path(real)))
     else:
         cases = [nyu(settings)]
     for case in cases:
@@ -127,12 +127,6 @@ def student(scale: str, teacher: Path, case: Case) -> DistillFreeSettings:
         size=SIZE,
         loop=small_loop(STEPS["student"]),
     )
-
-
-def small_loop(steps: int) -> LoopSettings:
-    """Of the small scale: what the shipped trunk has above its first four blocks moves."""
-    frozen = tuple(f"encoder.features.{i}" for i in range(4))
-    return LoopSettings(steps=steps, batch=8, lr=1e-3, encoder_lr=2e-4, warmup=20, frozen=frozen)
 
 
 def simulated(settings: ReproduceSettings) -> Case:

@@ -27,6 +27,7 @@ from mde_ros.evaluation.robustness import (
 from mde_ros.evaluation.run import EvaluateSettings, Tally
 from mde_ros.reproduce.places import MODEL, places
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
+from mde_ros.reproduce.simulated import FROZEN
 from mde_ros.training import defence, saliency
 from mde_ros.training.batches import Source
 from mde_ros.training.defence import DefenceSettings
@@ -124,7 +125,7 @@ def recipes(settings: ReproduceSettings, sources: tuple[Source, ...]) -> dict[st
         }
     loop = LoopSettings(
         batch=6, lr=7e-4, encoder_lr=2e-4, warmup=10, ema=0.95, precision="32-true",
-        frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+        frozen=FROZEN,
     )  # fmt: skip
     common: dict[str, Any] = {"model": MODEL, "sources": sources, "pixels": PIXELS}
     common |= {"smallest_crop": 0.6}

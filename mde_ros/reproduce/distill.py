@@ -9,11 +9,10 @@ from mde_ros.datasets import Dataset, open_dataset
 from mde_ros.datasets.published import Prepared
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
 from mde_ros.reproduce.scores import Runs, claim_better, rows, score
-from mde_ros.reproduce.simulated import scenes
+from mde_ros.reproduce.simulated import scenes, small_loop
 from mde_ros.training import distill
 from mde_ros.training.batches import Source
 from mde_ros.training.distill import DistillSettings
-from mde_ros.training.loop import LoopSettings
 from mde_ros.training.supervised import paper_schedule
 from mde_ros.training.teacher import make_teacher
 
@@ -120,16 +119,12 @@ def simulated(
     many = str(scenes(settings.work, "rooms", rooms=30, streets=0, seed=31))
     judged_on = scenes(settings.work, "rooms-test", rooms=10, streets=0, seed=32)
     sets = {"X": Source(few), "U": Source(many, truth=False), "U'": Source(many)}
-    loop = LoopSettings(
-        steps=STEPS, batch=8, lr=1e-3, encoder_lr=2e-4, warmup=20,
-        frozen=tuple(f"encoder.features.{i}" for i in range(4)),
-    )  # fmt: skip
     common = DistillSettings(
         network="fast_mobilenet_v2",
         initial="student-published",
         sources=(sets["X"],),
         pixels=PIXELS,
-        loop=loop,
+        loop=small_loop(STEPS),
     )
     return common, sets, open_dataset(judged_on)
 

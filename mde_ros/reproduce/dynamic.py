@@ -112,13 +112,13 @@ def simulated(settings: ReproduceSettings, kind: str) -> tuple[DynamicSettings, 
 def cityscapes(settings: ReproduceSettings) -> tuple[DynamicSettings, Dataset]:
     """train= and val= are folders of Cityscapes sequences, masks= one of instance masks, preset= is
     config/train/dynamic-published.yaml."""
-    given = any(pair.startswith("masks=") for pair in settings.data)
+    masks = settings.given("masks")
     options = load(
         DynamicSettings,
         Path(settings.path("preset")),
         sources=[{"path": settings.path("train")}],
-        objects="marked" if given else "found",
-        masks=settings.path("masks") if given else "",
+        objects="marked" if masks else "found",
+        masks=masks or "",
     )
     return options, open_dataset(settings.path("val"))
 

@@ -20,7 +20,7 @@ from mde_ros.evaluation.evaluate import evaluate
 from mde_ros.evaluation.run import EvaluateSettings
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
-from mde_ros.reproduce.simulated import scenes
+from mde_ros.reproduce.simulated import FROZEN, scenes
 from mde_ros.runtime import find_model
 from mde_ros.training import lifelong
 from mde_ros.training.batches import Source
@@ -76,10 +76,8 @@ def run(settings: ReproduceSettings) -> Record:
     places = simulated(settings) if settings.scale == "small" else published(settings)
     for order in (places, places[::-1]):
         compare(record, order, settings.seeds)
-    real = [pair.partition("=")[2] for pair in settings.data if pair.startswith("real=")]
-    if real:
-        data = Path(real[0])
-        walk = [recorded(data / name, last) for name, last in REAL.items()]
+    if real := settings.given("real"):
+        walk = [recorded(Path(real) / name, last) for name, last in REAL.items()]
         compare(record, walk, settings.seeds[:1])
     record.details = {"loop": asdict(loop_of(settings, places[0], 0))}
     record.notes = [
@@ -208,7 +206,7 @@ def loop_of(settings: ReproduceSettings, place: Place, seed: int) -> LoopSetting
         )  # fmt: skip
     return LoopSettings(
         steps=max(100, 3 * place.frames // 8), batch=8, lr=1e-3, encoder_lr=3e-4, warmup=20,
-        seed=seed, frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+        seed=seed, frozen=FROZEN,
     )  # fmt: skip
 
 

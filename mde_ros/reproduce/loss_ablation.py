@@ -10,7 +10,7 @@ from mde_ros.datasets import Dataset, open_dataset
 from mde_ros.datasets.published import Prepared
 from mde_ros.reproduce.record import Record, ReproduceSettings, console
 from mde_ros.reproduce.scores import FIGURES, Runs, claim_better, rows, score
-from mde_ros.reproduce.simulated import scenes
+from mde_ros.reproduce.simulated import FROZEN, scenes
 from mde_ros.training import supervised
 from mde_ros.training.batches import Source
 from mde_ros.training.loop import LoopSettings
@@ -69,7 +69,7 @@ def simulated(settings: ReproduceSettings) -> tuple[SupervisedSettings, Dataset]
     judged_on = scenes(settings.work, "rooms-test", rooms=10, streets=0, seed=32)
     loop = LoopSettings(
         steps=STEPS, batch=8, lr=5e-4, encoder_lr=1e-4, warmup=20,
-        frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+        frozen=FROZEN,
     )  # fmt: skip
     common = SupervisedSettings(
         network="fast_mobilenet_v2",

@@ -40,11 +40,20 @@ class ReproduceSettings:
         Raises:
             ConfigError: when it was not given.
         """
+        path = self.given(name)
+        if path is None:
+            raise ConfigError(
+                f"data: expected {name}=PATH for this experiment, got {list(self.data)}"
+            )
+        return path
+
+    def given(self, name: str) -> str | None:
+        """The path of a data set that an experiment can do without; None: it has to."""
         for pair in self.data:
             key, equals, path = pair.partition("=")
             if key == name and equals:
                 return path
-        raise ConfigError(f"data: expected {name}=PATH for this experiment, got {list(self.data)}")
+        return None
 
 
 @dataclass

@@ -12,23 +12,16 @@ from mde_ros.config import PipelineSettings
 from mde_ros.evaluation import saliency as evaluation
 from mde_ros.evaluation.opened import OpenPipeline
 from mde_ros.evaluation.run import Tally
+from mde_ros.evaluation.saliency_report import PUBLISHED as PAPER
 from mde_ros.reproduce.places import MODEL, places
 from mde_ros.reproduce.record import Record, ReproduceSettings, Row, console
+from mde_ros.reproduce.simulated import FROZEN
 from mde_ros.training import saliency
 from mde_ros.training.batches import Source
 from mde_ros.training.loop import LoopSettings
 from mde_ros.training.saliency import SaliencySettings
 
 SOFT, HARD, SHOWN = "RMSE (M), m", "RMSE (M'), m", "sparseness"
-PAPER = [
-    ("original", 0.555, 0.555, 1.0),
-    ("λ = 1", 0.605, 0.568, 0.920),
-    ("λ = 2", 0.668, 0.617, 0.746),
-    ("λ = 3", 0.699, 0.668, 0.589),
-    ("λ = 4", 0.731, 0.733, 0.425),
-    ("λ = 5", 0.740, 0.758, 0.361),
-    ("λ = 6", 0.772, 0.882, 0.215),
-]
 WEIGHTS = {"small": (1.0, 2.0, 3.0, 4.0), "full": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)}  # λ
 STEPS, PIXELS = 200, 160 * 120  # of the small scale
 SHARE, COST = 0.4, 0.4  # of the pixels, and what they may cost of the RMSE
@@ -92,7 +85,7 @@ def training(settings: ReproduceSettings, sources: tuple[Source, ...]) -> Salien
         )  # fmt: skip
     loop = LoopSettings(
         steps=STEPS, batch=8, lr=2e-3, encoder_lr=2e-4, warmup=10, ema=0.95, precision="32-true",
-        frozen=tuple(f"encoder.features.{i}" for i in range(4)),
+        frozen=FROZEN,
     )  # fmt: skip
     return SaliencySettings(
         model=MODEL, initial=MODEL, sources=sources, pixels=PIXELS, loop=loop,

@@ -85,8 +85,8 @@ def run(settings: ReproduceSettings) -> Record:
         record.ours.append({"name": f"{teacher}: {name}", **summary(runs)})
     judge(record, rows)
     record.details = {"sources": [asdict(s) for s in sources], "steps": STEPS[settings.scale]}
-    if any(pair.startswith("real=") for pair in settings.data):
-        on_real_data(record, Path(settings.path("real")))
+    if real := settings.given("real"):
+        on_real_data(record, Path(real))
     return record
 
 

@@ -75,8 +75,7 @@ def run(settings: ReproduceSettings) -> Record:
 def settings_of(settings: ReproduceSettings, seed: int) -> VideoSettings:
     """The training of a seed; small: the light network for minutes, full: as published."""
     sources = (VideoSource(settings.path("video")),)
-    given = any(pair.startswith("imagenet=") for pair in settings.data)
-    initial = settings.path("imagenet") if given else "imagenet"
+    initial = settings.given("imagenet") or "imagenet"
     if settings.scale == "full":
         return VideoSettings(
             network="monodepth2_resnet18",

@@ -190,11 +190,8 @@ def random_rig(rng: Rng, kind: str, settings: SimulationSettings) -> Rig:
 def car_rig(rng: Rng, settings: SimulationSettings) -> Rig:
     """A camera behind a windscreen."""
     half_angle = np.radians(rng.uniform(60, 75)) / 2
-    height, speed, interval_s = (
-        rng.uniform(1.2, 1.7),
-        rng.uniform(4, 8),
-        1 / (settings.rate_hz or 10),
-    )
+    height, speed = rng.uniform(1.2, 1.7), rng.uniform(4, 8)
+    interval_s = 1 / (settings.rate_hz or 10)
     return Rig(
         settings.size, settings.size[0] / 2 / np.tan(half_angle), height, rng.uniform(-0.02, 0.08),
         rng.normal(0, 0.01), rng.uniform(0.3, 0.7), 0.002, speed, interval_s, gapless=True,

@@ -151,12 +151,13 @@ def simulate(settings: SimulationSettings, out: str | Path) -> int:
     try:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("simulate", total=None)
+            what = asdict(settings)
             generate(
-                out, settings.rooms, settings.streets, settings.frames, settings.size,
-                settings.seed, settings.jobs, settings.rate_hz, settings.bag, settings.drives,
-                settings.closeups,
+                out,
+                frames_per_clip=what.pop("frames"),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )  # fmt: skip
+                **what,
+            )
     except KeyboardInterrupt:
         text = f"stopped; complete clips are kept in {out}, the same command goes on"
         console.print(text, soft_wrap=True)

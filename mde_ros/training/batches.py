@@ -7,7 +7,7 @@ run sees what an uninterrupted one would have, and several processes share one g
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,6 +161,17 @@ def shrink(frame: Frame, truth_m: np.ndarray | None) -> tuple[Frame, np.ndarray]
     return replace(frame, image=image, camera=c.resized(*size)), truth
 
 
+def shares(weights: Sequence[float]) -> np.ndarray:
+    """How often each source is drawn from, of 1.
+
+    Raises:
+        ConfigError: when no weight is above 0.
+    """
+    if not np.sum(weights) > 0:
+        raise ConfigError(f"weight: expected one above 0 among the sources, got {list(weights)}")
+    return np.array(weights) / np.sum(weights)
+
+
 class Batches(Dataset):
     """Batch number `step` as a dictionary of tensors; see __getitem__.
 
@@ -188,9 +199,7 @@ class Batches(Dataset):
     ) -> None:
         self.more = more
         self.stored, self.augment, self.sizes = stored, augment, sizes
-        if not np.sum(weights) > 0:
-            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
-        self.share = np.array(weights) / np.sum(weights)
+        self.share = shares(weights)
         self.focal_px, self.batch, self.seed = focal_px, batch, seed
         self.mine = range(rank, batch, world)
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mde_ros.attacks import ifgsm, spoiling
+from mde_ros.attacks import BESIDE, ifgsm, spoiling
 from mde_ros.checkpoint import Checkpoint
 from mde_ros.config import ConfigError, as_dict, setting
 from mde_ros.datasets.transforms import Rng, View
@@ -40,8 +40,6 @@ from mde_ros.training.masks import (
     mask_spec,
     open_frozen,
 )
-
-BESIDE = 0.99  # of N's own answer without truth: at the answer itself an attack has no gradient
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,16 @@ complete is not done again: the same command goes on after Ctrl-C.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
 from mde_ros.config import ConfigError
+from mde_ros.evaluation.results import write_atomically
+from mde_ros.runtime import sha256_of
 from mde_ros.training import dynamic_mining as mining
-from mde_ros.training.dynamic_frames import marked_objects, write_frames, write_text
+from mde_ros.training.dynamic_frames import marked_objects, write_frames
 from mde_ros.training.dynamic_settings import STAGES, DynamicSettings
 from mde_ros.training.dynamic_stages import MODEL, Training
 from mde_ros.training.loop import make_fabric
@@ -63,14 +64,14 @@ def one_round(training: Training, start: Path, out: Path) -> Path:
     Raises:
         ConfigError: when the round was begun with other ones.
     """
-    begun, sha256 = out / "begun_with.txt", hashlib.sha256((start / MODEL).read_bytes()).hexdigest()
+    begun, sha256 = out / "begun_with.txt", sha256_of(start / MODEL)
     if begun.is_file() and begun.read_text(encoding="utf-8") != sha256:
         raise ConfigError(
             f"{out}: expected what was mined with {start / MODEL}, got what was mined with another"
             " state of it; delete the folder to mine anew"
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(begun, sha256)
+    write_atomically(begun, sha256.encode())
     s, frames, until = training.settings, training.frames, STAGES.index(training.settings.until)
     objects, shapes, labels = (out / name for name in ("objects", "shapes", "labels"))
     marked = None

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from mde_ros.config import ConfigError
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.video import Video, open_video
+from mde_ros.evaluation.results import write_atomically
 from mde_ros.frame import Camera
 from mde_ros.training.batches import reader_options
 from mde_ros.training.dynamic_masks import instance_masks
@@ -129,7 +130,7 @@ def write_frames(
     if len(set(about["names"])) < len(about["names"]):
         raise ConfigError("sources: expected folders or bags of different names, got some twice")
     partial.replace(folder / "frames.npy")
-    write_text(file, json.dumps({"asked": asked, **about}))
+    write_atomically(file, json.dumps({"asked": asked, **about}).encode())
     return Frames(folder)
 
 
@@ -184,13 +185,6 @@ def marked_objects(
         )
 
     return masks
-
-
-def write_text(path: Path, text: str) -> None:
-    """Complete or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

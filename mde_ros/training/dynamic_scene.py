@@ -22,6 +22,7 @@ from mde_ros.model import normalised
 from mde_ros.networks.motion import MotionNet
 from mde_ros.networks.video import PoseNet, VideoNet, depth_of
 from mde_ros.photometric import (
+    focal_ratio,
     inverse,
     least_error,
     motion_matrix,
@@ -138,13 +139,13 @@ def sparsity(motion: Tensor) -> Tensor:
 
 def scene_depth(disparity: Tensor, K: Tensor, focal_px: float, size: torch.Size) -> Tensor:
     """Depth (N, 1, H, W) of a disparity: the network's is that of a canonical focal length."""
-    ratio = (K[:, 0, 0] * K[:, 1, 1]).sqrt().view(-1, 1, 1, 1) / focal_px
+    ratio = focal_ratio(K, focal_px)
     return ratio * depth_of(F.interpolate(disparity.float(), size, mode="bilinear"))
 
 
 def seen_depth(network: VideoNet, x: Tensor, K: Tensor, focal_px: float) -> Tensor:
     """The same of a network in eval mode, which gives depth at its own size."""
-    ratio = (K[:, 0, 0] * K[:, 1, 1]).sqrt().view(-1, 1, 1, 1) / focal_px
+    ratio = focal_ratio(K, focal_px)
     return ratio / F.interpolate(1 / network(x).float(), x.shape[2:], mode="bilinear")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +14,12 @@ from torch import Tensor, nn
 
 from mde_ros.checkpoint import Checkpoint, load, save
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
-from mde_ros.datasets import open_dataset
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
 from mde_ros.networks import NETWORKS
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
-from mde_ros.runtime import ModelSpec
+from mde_ros.runtime import ModelSpec, sha256_of
 from mde_ros.training.batches import Batches, Source, load_sources
 from mde_ros.training.initial import initial_path
 from mde_ros.training.loop import LoopSettings
@@ -115,8 +112,7 @@ def open_frozen(model: str, fabric: Fabric) -> Frozen:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not isinstance(network(torch.zeros(1, 3, 64, 64, device=fabric.device)), Tensor):
         raise ConfigError(f"model: expected a network of depth alone, got {loaded.network_name}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Frozen(network, loaded, digest, spec.get("name") or path.stem)
+    return Frozen(network, loaded, sha256_of(path), spec.get("name") or path.stem)
 
 
 def augment(smallest: float, largest: float) -> Callable[[View, Rng, int, int], View]:
@@ -185,20 +181,16 @@ def fit_alarm(kept: Path, settings: MaskSettings) -> None:
     Raises:
         DatasetError: when a set cannot be read.
     """
-    values = []
-    for held in settings.held_out:
-        data = open_dataset(os.path.expandvars(held.path))
-        pipeline = DepthPipeline(
-            PipelineSettings(
-                model=str(initial_path(settings.model)), mask=str(kept), defence="monitor",
-                device="cpu", threads=settings.loop.threads,
-            )
-        )  # fmt: skip
-        first = max(0, len(data) - held.last) if held.last else 0
-        for i in range(first, len(data), held.every):
-            values.append(pipeline(data[i].frame).disagreement)
-    if not values:
+    if not settings.held_out:
         return
+    pipeline = DepthPipeline(
+        PipelineSettings(
+            model=str(initial_path(settings.model)), mask=str(kept), defence="monitor",
+            device="cpu", threads=settings.loop.threads,
+        )
+    )  # fmt: skip
+    opened = [held.open() for held in settings.held_out]
+    values = [pipeline(data[i].frame).disagreement for data, chosen in opened for i in chosen]
     threshold = float(np.quantile(np.array(values), 1 - FALSE_ALARMS, method="higher"))
     console.print(f"alarm above {threshold:.3f}: of {len(values)} clean frames at most 1 in 100")
     trained = load(kept)

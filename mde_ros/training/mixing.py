@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mde_ros.config import ConfigError
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Camera
-from mde_ros.training.batches import Source, shrink
+from mde_ros.training.batches import Source, shares, shrink
 
 # Of the image's pixels: what is smaller is not worth pasting, what is larger replaces the image.
 OBJECT_SIZES = (0.002, 0.5)
@@ -110,9 +110,7 @@ class Pictures(Dataset):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not np.sum(weights) > 0:
-            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
-        self.pictures, self.share = pictures, np.array(weights) / np.sum(weights)
+        self.pictures, self.share = pictures, shares(weights)
         self.size, self.smallest, self.mixed = size, smallest, mixed
         self.seed, self.mine = seed, range(rank, batch, world)
 

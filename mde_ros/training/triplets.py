@@ -12,11 +12,11 @@ import torch
 from rich.progress import Progress
 from torch.utils.data import Dataset
 
-from mde_ros.config import ConfigError, check, setting
+from mde_ros.config import check, setting
 from mde_ros.datasets.transforms import Rng, jitter
 from mde_ros.datasets.video import STILL, Triplet, open_video
 from mde_ros.frame import Camera
-from mde_ros.training.batches import reader_options
+from mde_ros.training.batches import reader_options, shares
 
 JITTER = 0.2  # of brightness, contrast and saturation, in half of the triplets (METHODS 8)
 
@@ -137,9 +137,7 @@ class Triplets(Dataset):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not np.sum(weights) > 0:
-            raise ConfigError(f"weight: expected one above 0 among the sources, got {weights}")
-        self.clips, self.share = clips, np.array(weights) / np.sum(weights)
+        self.clips, self.share = clips, shares(weights)
         self.size, self.smallest, self.seed = size, smallest, seed
         self.mine = range(rank, batch, world)
 

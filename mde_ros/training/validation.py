@@ -33,6 +33,20 @@ class HeldOut:
     def __post_init__(self) -> None:
         check(self)
 
+    def open(self) -> tuple[Dataset, range]:
+        """The data set, and which of its frames are taken.
+
+        Raises:
+            DatasetError: when it cannot be opened.
+        """
+        data: Dataset = open_dataset(os.path.expandvars(self.path))
+        if self.prepared:
+            data = Prepared(data, self.prepared)
+        if self.scan:
+            data = WithScan(data, VirtualScan.parse(self.scan))
+        first = max(0, len(data) - self.last) if self.last else 0
+        return data, range(first, len(data), self.every)
+
 
 def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] | None:
     """A function from a checkpoint's path to figures, named SET/METRIC; None without a set.
@@ -44,13 +58,7 @@ def validation(sets: tuple[HeldOut, ...]) -> Callable[[Path], dict[str, float]] 
         return None
     opened = []
     for held in sets:
-        data: Dataset = open_dataset(os.path.expandvars(held.path))
-        if held.prepared:
-            data = Prepared(data, held.prepared)
-        if held.scan:
-            data = WithScan(data, VirtualScan.parse(held.scan))
-        first = max(0, len(data) - held.last) if held.last else 0
-        chosen = range(first, len(data), held.every)
+        data, chosen = held.open()
         if not any(data[i].has_truth() for i in chosen):
             raise ConfigError(
                 f"held_out: expected measured depth in {held.path}, got none in its"

@@ -31,6 +31,7 @@ from mde_ros.networks import NETWORKS, make_network
 from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
 from mde_ros.networks.video import PoseNet, VideoNet, depth_of, two_frames
 from mde_ros.photometric import (
+    focal_ratio,
     inverse,
     least_error,
     motion_matrix,
@@ -126,7 +127,7 @@ def video_loss(settings: VideoSettings, pose: nn.Module, focal_px: float, fabric
             motion = pose(torch.cat(seen[:2]), torch.cat(seen[1:]))
         from_before, to_after = motion_matrix(motion).chunk(2)
         motions = (inverse(from_before), to_after)
-        ratio = (K[:, 0, 0] * K[:, 1, 1]).sqrt().view(-1, 1, 1, 1) / focal_px
+        ratio = focal_ratio(K, focal_px)
         still = torch.cat([photometric_error(i, here) for i in (before, after)], 1)
         if not settings.automask:
             still = torch.full_like(still, torch.inf)
