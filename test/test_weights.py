@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from mde_ros.attacks import ifgsm, spoiling
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan, cut
 from mde_ros.evaluation.baseline import ScanScaled
+from mde_ros.evaluation.opened import OpenPipeline, load_mask
+from mde_ros.frame import Camera, Frame
 from mde_ros.metrics import Aggregate, depth_metrics
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import find_model, load_runtime, shipped_models
@@ -50,6 +54,41 @@ def test_onnx_runtime_and_torch_give_the_same_metres_from_the_same_file(name, si
         assert set(a) == set(b) and a["depth"].shape == b["depth"].shape
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("spoilt", [0, 8])
+def test_mask_gives_the_same_metres_in_both_runtimes(spoilt):
+    """Of a plain image, and of one in which it smooths; 8 grey levels turn the smoothing on."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:240, :320] / 320
+    plain = (255 * np.stack([rows, columns, 1 - columns], 2)).astype(np.int16)
+    image = (plain + spoilt * rng.choice([-1, 1], plain.shape)).clip(0, 255).astype(np.uint8)
+    K = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
+    frame = Frame(image, Camera(320, 240, K))
+    depths = []
+    for runtime in ("onnxruntime", "torch"):
+        settings = PipelineSettings(runtime=runtime, defence="mask", device="cpu", threads=1)
+        depths.append(DepthPipeline(settings)(frame).depth)
+    np.testing.assert_allclose(*depths, rtol=2e-3)
+
+
+def test_mask_costs_little_and_takes_back_what_an_attack_does(shared_data):
+    frames = open_dataset(shared_data / "hololens_office")
+    n = OpenPipeline(PipelineSettings(device="cpu", threads=1))
+    mask = load_mask("auto", n)[0]
+    rows = []
+    for i in range(len(frames) - 60, len(frames), 20):
+        sample = frames[i]
+        seen, truth_m = n.see(sample.frame), sample.truth_m
+        away_from = torch.from_numpy(truth_m)[None, None]
+        loss_of = spoiling(lambda x, seen=seen: n.depth(seen, x), away_from)
+        spoilt = ifgsm(loss_of, seen.x, 0.1, 10)
+        shown = [x * m for x in (seen.x, spoilt) for m in (1, mask(x))]
+        depths = [n.prediction(seen, n.depth(seen, x)[0, 0]).depth for x in shown]
+        rows.append([depth_metrics(depth, truth_m)["rmse_m"] for depth in depths])
+    clean, defended, attacked, saved = np.mean(rows, 0)
+    assert attacked > 1.8 * clean and defended < 1.05 * clean
+    assert saved < 0.75 * attacked
 
 
 def test_the_default_is_shipped():

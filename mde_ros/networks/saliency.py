@@ -9,11 +9,13 @@ The mask multiplies the normalised image: what it hides becomes the mean colour 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mde_ros.networks.blocks import UpProjection, separable5
+from mde_ros.networks.blocks import UpProjection, resize, separable5
 from mde_ros.networks.drn import Drn
 from mde_ros.networks.mff import LightTrunk
 
@@ -39,29 +41,57 @@ class SaliencyNet(nn.Module):
 
 
 class LightSaliencyNet(LightTrunk):
-    """The fast student's trunk gives a coarse mask, a few small convolutions its single pixels.
+    """How far to smooth an image, and how much to show of it: (N, 3, H, W) normalised → mask
+    (N, 1, H, W) in [0, 1].
 
-    (N, 3, H, W) normalised → mask (N, 1, H, W) in [0, 1]. The coarse one is laid out by a pixel
-    shuffle from quarter resolution, where the noise of an attack cannot be seen. The fine one can
-    take back of a pixel what an attack has added; and from what is fine all over the image the gate
-    tells how much of it to show at all. It begins with half of every pixel: that alone halves what
-    an attack has added, and costs a student used to dim images little.
+    A mask cannot smooth; but it can show of every pixel as much as lies along the smooth image s:
+    m = g · clamp(x·s / x·x, 0, 1) over the colours. So it takes back what an attack has added, for
+    an attack is fine and depth is not. How much there is of what is fine about a pixel, and where
+    the image is plainest, tells of an attack: that, and for each place the trunk of the fast
+    student, say over how many pixels x is averaged to be s, and how much g of it is shown. A mask
+    that only hides is s = x.
     """
+
+    BOXES = (3, 5, 9, 17)  # each averages what the one before it has made
+    # Of g, x and its averages, before training: at least noise and per unit of it. What looks clean
+    # is shown as it is, from there on the more is smoothed the noisier it is.
+    BEGINNING = ((4.0, -1.0), (-0.25, -15.0), (0.0, 0.0), (0.0, 0.0), (1.5, 0.0), (2.0, 0.5))
 
     def __init__(self) -> None:
         super().__init__("mobilenet_v2", fast=True)
-        head = nn.Conv2d(64, 16, 3, padding=1)
+        scales = 1 + len(self.BOXES)
+        head = nn.Conv2d(64, 16 + scales, 3, padding=1)
         self.refine = nn.Sequential(separable5(64), head)
-        self.grain = nn.Conv2d(4, 12, 3, padding=1)
-        self.fine = nn.Conv2d(12, 1, 3, padding=1)
-        self.noise, self.gate = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 1, 1)
-        for last in (head, self.fine, self.gate):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.noise = nn.Conv2d(2, 1 + scales, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for i, (bias, slope) in enumerate(self.BEGINNING):
+                self.noise.weight[i] = torch.tensor([0.0, slope]).view(2, 1, 1)
+                self.noise.bias[i] = bias  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
-        coarse = F.pixel_shuffle(self.refine(self.features(x)), 4)
-        coarse = coarse[..., : x.shape[2], : x.shape[3]]  # odd sizes: the quarters reach beyond
-        grain = F.relu(self.grain(torch.cat([x, coarse], 1)))
-        overall = F.relu(self.noise(grain)).mean((2, 3), keepdim=True)
-        return torch.sigmoid(coarse + self.fine(grain) + self.gate(overall))
+        smooth = [x]
+        for box in self.BOXES:
+            smooth.append(averaged(smooth[-1], box))
+        level = torch.log(averaged((x - smooth[1]).abs().mean(1, keepdim=True), 17) + 0.01) + 3
+        least = torch.log(torch.exp(-4 * level).mean((2, 3), keepdim=True)) / -4
+        about = self.noise(torch.cat([level, least.expand_as(level)], 1))
+        # The trunk is a depth network's, and what misleads that would mislead it: it sees no noise.
+        said = self.refine(self.features(mixed(smooth, about[:, 1:])))  # at a quarter of the size
+        shown = F.pixel_shuffle(said[:, :16], 4)[..., : x.shape[2], : x.shape[3]]
+        s = mixed(smooth, about[:, 1:] + resize(said[:, 16:], x))
+        along = (x * s).sum(1, keepdim=True) / (x * x).sum(1, keepdim=True).clamp(min=1e-3)
+        return torch.sigmoid(shown + about[:, :1]) * along.clamp(0, 1)
+
+
+def mixed(images: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """The sum of (N, 3, H, W) by the softmax of (N, one for each, H, W)."""
+    shares = torch.softmax(logits, 1).unbind(1)
+    return torch.stack([share[:, None] * image for share, image in zip(shares, images)]).sum(0)
+
+
+def averaged(x: Tensor, box: int) -> Tensor:
+    """Means over box x box pixels, of those within the image."""
+    rows = F.avg_pool2d(x, (1, box), 1, (0, box // 2), count_include_pad=False)
+    return F.avg_pool2d(rows, (box, 1), 1, (box // 2, 0), count_include_pad=False)

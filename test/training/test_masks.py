@@ -18,7 +18,7 @@ from mde_ros.losses import three_term
 from mde_ros.model import normalised_pixels
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
-from mde_ros.training import defence, masks, saliency
+from mde_ros.training import defence, masks, saliency, validation
 from mde_ros.training.batches import Source
 from mde_ros.training.defence import DefenceSettings, defence_loss, drawn, evaluating, under_attack
 from mde_ros.training.loop import LoopSettings, make_fabric
@@ -272,7 +272,9 @@ def test_alarm_is_above_all_but_one_clean_frame_in_a_hundred(
         return stub
 
     monkeypatch.setattr(masks, "DepthPipeline", lambda settings: pipeline)
-    monkeypatch.setattr(masks, "open_dataset", lambda path: [SimpleNamespace(frame=None)] * 200)
+    monkeypatch.setattr(
+        validation, "open_dataset", lambda path: [SimpleNamespace(frame=None)] * 200
+    )
     kept = tmp_path / "mask.safetensors"
     save(kept, Checkpoint("fast_mobilenet_v2", load(student).network, {"name": "any"}))
     held = (HeldOut(str(tmp_path), every=1),)
