@@ -2,9 +2,10 @@
 
     python scripts/ship.py CHECKPOINT NAME [SET[:SKIP_LAST] …]
 
-Writes mde_ros/weights/NAME.safetensors (fp16) and NAME.onnx, which points into it; that of a mask
-is the defended model, and points into the model's weights too. With data sets
-(labelled, without the frames held out) what training leaves wrong by a factor is put right:
+Writes mde_ros/weights/NAME.safetensors (fp16) and NAME.onnx, which points into it. A mask is for
+the model that it was trained for, and for those with the same trunk (weights.py); MODEL-mask.onnx
+is the defended model of each, and points into the model's weights too. With data sets (labelled,
+without the frames held out) what training leaves wrong by a factor is put right:
 
 - of a student the canonical focal length, so that the median of prediction / truth is 1: training
   on log-depth with edge terms leaves depth a few per cent too near;
@@ -19,18 +20,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from weights import TRUNKS
 
 from mde_ros import checkpoint
 from mde_ros.config import PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.datasets.virtual_scan import VirtualScan, WithScan
-from mde_ros.export import export, model_of
+from mde_ros.export import export
 from mde_ros.frame import Prediction
 from mde_ros.geometry import median_scale
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import sha256_of
+from mde_ros.runtime.files import MASK
 
 WEIGHTS = Path(__file__).parent.parent / "mde_ros" / "weights"
 EVERY = 10  # frames
@@ -68,6 +72,12 @@ def factor_of(
     return float(np.exp(np.mean(logs)))
 
 
+def belongs_to(model: str) -> list[dict[str, Any]]:
+    """The models that a mask of this one may be used with, and the hashes of their weights."""
+    names = [model, *(other for other, trunk in TRUNKS.items() if trunk == model)]
+    return [{"model": n, "sha256": sha256_of(WEIGHTS / f"{n}.safetensors")} for n in names]
+
+
 def main(source: str, name: str, *sets: str) -> None:
     """Fit the factor, store, export, and say how far the export is from torch."""
     loaded = checkpoint.load(Path(source))
@@ -80,14 +90,15 @@ def main(source: str, name: str, *sets: str) -> None:
         factor = factor_of(Path(source), list(sets), focal_factor)
         spec["focal_px"] = round(spec["focal_px"] * factor, 1)
         print(f"canonical focal length: {spec['focal_px']} px")
+    if spec.get("masks"):
+        spec["masks"] = belongs_to(spec["masks"][0]["model"])
     target = WEIGHTS / f"{name}.safetensors"
     checkpoint.save(target, replace(loaded, spec=spec), half=True)
-    onnx = target.with_suffix(".onnx")
-    if spec.get("masks"):
-        difference = export(model_of(target), onnx, linked=True, mask=target)
-    else:
-        difference = export(target, onnx, linked=True)
-    print(f"{target.name}: ONNX differs from torch by at most {difference:.1e}")
+    for model in [m["model"] for m in spec.get("masks", [])] or [""]:
+        onnx = WEIGHTS / f"{model + MASK if model else name}.onnx"
+        source_of = WEIGHTS / f"{model or name}.safetensors"
+        difference = export(source_of, onnx, linked=True, mask=target if model else None)
+        print(f"{onnx.name} differs from torch by at most {difference:.1e}")
     print(f"for its card, {name}.md, once it is measured: SHA-256 `{sha256_of(target)}`")
 
 

@@ -3,7 +3,8 @@
     python scripts/weights.py [FOLDER]
 
     student-fast ─┬─ completion-fast     has the student's weights inside, bit for bit
-                  └─ student-fast-mask   was trained for the student of this hash
+                  └─ student-fast-mask   was trained for the student of this hash, and is for
+                                         completion-fast too, by its hash
     each of them ─┬─ NAME.onnx           points into NAME.safetensors (and into that of a mask)
                   └─ NAME.md             the card, names the hash of what it measured
 
@@ -71,10 +72,12 @@ def checkpoint(path: Path) -> File:
     return File(path.name)
 
 
-def graph(path: Path) -> File:
-    """The ONNX file of a checkpoint, against what it points into."""
-    target = path.with_suffix(".onnx")
+def graph(path: Path, model: str = "") -> File:
+    """The ONNX file of a checkpoint, of a mask that with a model, against what it points into."""
+    target = path.with_name(f"{model}{MASK}.onnx") if model else path.with_suffix(".onnx")
     renew = f"mde export {path} --linked"
+    if model:
+        renew += f" --model {path.with_name(model)}.safetensors --output {target}"
     if not target.is_file():
         return File(target.name, "there is none", renew)
     properties = onnx.load(target, load_external_data=False).metadata_props
@@ -103,7 +106,9 @@ def files(folder: Path) -> Iterator[File]:
         key=lambda p: (p.stem.endswith(MASK), p.stem not in order, p.stem in TRUNKS, p.stem),
     )
     for path in checkpoints:
-        yield from (check(path) for check in (checkpoint, graph, card))
+        yield checkpoint(path)
+        yield from (graph(path, m) for m in [m.model for m in read_spec(path).masks] or [""])
+        yield card(path)
 
 
 def main(folder: Path = WEIGHTS) -> int:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mde_ros.networks.blocks import UpProjection, resize, separable5
+from mde_ros.networks.blocks import UpProjection, separable5
 from mde_ros.networks.drn import Drn
 from mde_ros.networks.mff import LightTrunk
 
@@ -52,17 +52,18 @@ class LightSaliencyNet(LightTrunk):
     that only hides is s = x.
     """
 
-    BOXES = (3, 5, 9, 17)  # each averages what the one before it has made
-    # Of g, x and its averages, before training: at least noise and per unit of it. What looks clean
-    # is shown as it is, from there on the more is smoothed the noisier it is.
-    BEGINNING = ((4.0, -1.0), (-0.25, -15.0), (0.0, 0.0), (0.0, 0.0), (1.5, 0.0), (2.0, 0.5))
+    # Of g, x and its averages over about 3, 6, 12 and 20 pixels, before training: at no noise where
+    # the image is plainest (a level of 0, a deviation of 0.04), and per unit of it. What looks
+    # clean is shown as it is; from there on the more is smoothed the noisier it is.
+    BEGINNING = ((4.0, -1.0), (-0.25, -15.0), (0.0, 0.0), (0.0, 0.0), (2.0, 0.0), (1.5, 0.5))
 
     def __init__(self) -> None:
         super().__init__("mobilenet_v2", fast=True)
-        scales = 1 + len(self.BOXES)
-        head = nn.Conv2d(64, 16 + scales, 3, padding=1)
+        head = nn.Conv2d(
+            64, 16 + 5, 3, padding=1
+        )  # g of 4 x 4 pixels, and logits of x and averages
         self.refine = nn.Sequential(separable5(64), head)
-        self.noise = nn.Conv2d(2, 1 + scales, 1)
+        self.noise = nn.Conv2d(2, 1 + 5, 1)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -71,27 +72,42 @@ class LightSaliencyNet(LightTrunk):
                 self.noise.bias[i] = bias  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
-        smooth = [x]
-        for box in self.BOXES:
-            smooth.append(averaged(smooth[-1], box))
-        level = torch.log(averaged((x - smooth[1]).abs().mean(1, keepdim=True), 17) + 0.01) + 3
+        fine = averaged(x, 3)
+        wide = [quarter(x)]
+        for box in (3, 5):
+            wide.append(averaged(wide[-1], box))
+        # The logarithm of what is fine over some 20 pixels, and its least, softly, over the image.
+        level = torch.log(averaged(quarter((x - fine).abs().mean(1, keepdim=True)), 5) + 0.01) + 3
         least = torch.log(torch.exp(-4 * level).mean((2, 3), keepdim=True)) / -4
         about = self.noise(torch.cat([level, least.expand_as(level)], 1))
         # The trunk is a depth network's, and what misleads that would mislead it: it sees no noise.
-        said = self.refine(self.features(mixed(smooth, about[:, 1:])))  # at a quarter of the size
-        shown = F.pixel_shuffle(said[:, :16], 4)[..., : x.shape[2], : x.shape[3]]
-        s = mixed(smooth, about[:, 1:] + resize(said[:, 16:], x))
+        said = self.refine(self.features(mixed(x, fine, wide, about[:, 1:])))
+        s = mixed(x, fine, wide, about[:, 1:] + said[:, 16:])
         along = (x * s).sum(1, keepdim=True) / (x * x).sum(1, keepdim=True).clamp(min=1e-3)
-        return torch.sigmoid(shown + about[:, :1]) * along.clamp(0, 1)
+        shown = F.pixel_shuffle(said[:, :16] + about[:, :1], 4)[..., : x.shape[2], : x.shape[3]]
+        return torch.sigmoid(shown) * along.clamp(0, 1)
 
 
-def mixed(images: Sequence[Tensor], logits: Tensor) -> Tensor:
-    """The sum of (N, 3, H, W) by the softmax of (N, one for each, H, W)."""
-    shares = torch.softmax(logits, 1).unbind(1)
-    return torch.stack([share[:, None] * image for share, image in zip(shares, images)]).sum(0)
+def mixed(x: Tensor, fine: Tensor, wide: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """The sum of x, its fine and its wide averages by the softmax of logits, (N, 3, H, W).
+
+    Args:
+        wide: (N, 3, h, w) each, at a quarter of the size. logits: (N, 2 + their number, h, w).
+    """
+    shares = torch.softmax(logits, 1)
+    far = [shares[:, i : i + 1] * image for i, image in enumerate(wide, 2)]
+    spread = torch.cat([shares[:, :2], torch.stack(far).sum(0)], 1)
+    size = (4 * spread.shape[2], 4 * spread.shape[3])
+    spread = F.interpolate(spread, size, mode="bilinear", align_corners=False)
+    spread = spread[..., : x.shape[2], : x.shape[3]]  # odd sizes: the quarters reach beyond
+    return spread[:, :1] * x + spread[:, 1:2] * fine + spread[:, 2:]
+
+
+def quarter(x: Tensor) -> Tensor:
+    """Means over 4 x 4 pixels; those at the right and lower edge may be of fewer."""
+    return F.avg_pool2d(x, 4, ceil_mode=True, count_include_pad=False)
 
 
 def averaged(x: Tensor, box: int) -> Tensor:
     """Means over box x box pixels, of those within the image."""
-    rows = F.avg_pool2d(x, (1, box), 1, (0, box // 2), count_include_pad=False)
-    return F.avg_pool2d(rows, (box, 1), 1, (box // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(x, box, 1, box // 2, count_include_pad=False)
