@@ -56,8 +56,9 @@ def test_onnx_runtime_and_torch_give_the_same_metres_from_the_same_file(name, si
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("model", ["default", "completion"])
 @pytest.mark.parametrize("spoilt", [0, 8])
-def test_mask_gives_the_same_metres_in_both_runtimes(spoilt):
+def test_mask_gives_the_same_metres_in_both_runtimes(model, spoilt):
     """Of a plain image, and of one in which it smooths; 8 grey levels turn the smoothing on."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:240, :320] / 320
@@ -67,7 +68,9 @@ def test_mask_gives_the_same_metres_in_both_runtimes(spoilt):
     frame = Frame(image, Camera(320, 240, K))
     depths = []
     for runtime in ("onnxruntime", "torch"):
-        settings = PipelineSettings(runtime=runtime, defence="mask", device="cpu", threads=1)
+        settings = PipelineSettings(
+            model=model, runtime=runtime, defence="mask", device="cpu", threads=1
+        )
         depths.append(DepthPipeline(settings)(frame).depth)
     np.testing.assert_allclose(*depths, rtol=2e-3)
 
