@@ -11,10 +11,12 @@ from mde_ros.checkpoint import Checkpoint, CheckpointError, load, read_tensors, 
 from mde_ros.config import PipelineSettings
 from mde_ros.export import export
 from mde_ros.frame import Camera, Frame
+from mde_ros.model import normalised_pixels
 from mde_ros.networks import make_network
 from mde_ros.networks.lifelong import HEIRS
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import load_runtime
+from mde_ros.training.memory import whitening_of
 
 LIGHT = "lifelong_mobilenet_v2"
 
@@ -61,7 +63,7 @@ def test_published_mean_has_the_size_of_its_fused_map():
 
 def test_nearest_mean_is_that_of_the_cluster_whatever_its_spatial_size():
     """Two planted clusters of smooth maps, means of other sizes than the image's and each other."""
-    network = domains(LIGHT, 2)
+    network = domains("lifelong_resnet34", 2)
     generator = torch.Generator().manual_seed(3)
     centres = [torch.rand(64, 6, 8, generator=generator) for _ in range(2)]
 
@@ -84,6 +86,25 @@ def test_distance_is_the_mean_square_over_channels_rows_and_columns():
     x = torch.zeros(2, 64, 3, 4)
     x[1] = 0.5
     assert network.distances(x).tolist() == [[0.0, 4.0], [0.25, 2.25]]
+
+
+def test_fast_network_measures_in_units_of_what_varies_within_the_domains():
+    """Two clusters, one channel apart, among what varies ten times as much in another."""
+    network = domains(LIGHT, 2)
+    generator = torch.Generator().manual_seed(0)
+    averages = 0.02 * torch.randn(2, 200, 64, generator=generator)
+    averages[..., 1] += 3 * torch.randn(2, 200, generator=generator)
+    averages[1, :, 0] += 0.3
+    network.whitening.copy_(whitening_of(list(averages)))
+    for domain, each in enumerate(averages):
+        network.set_mean(domain, each.mean(0)[:, None, None])
+    maps = averages[..., None, None].expand(-1, -1, -1, 3, 4)
+    for domain, each in enumerate(maps):
+        distances = network.distances(each)
+        assert (distances.argmin(1) == domain).float().mean() > 0.98
+        plain = torch.stack([(each - network.mean(i)).square().mean((1, 2, 3)) for i in (0, 1)], 1)
+        assert (plain.argmin(1) == domain).float().mean() < 0.8
+    assert network.distances(maps[0])[:, 0].mean() < 1.5  # of a domain's own frames: about one
 
 
 def test_new_head_begins_as_the_one_it_is_like_and_the_old_ones_answer_as_before(planted):
@@ -125,7 +146,7 @@ def test_checkpoint_restores_heads_and_means_of_every_size(tmp_path, half):
     network.grow(0, torch.linspace(0, 1, 64 * 5 * 9).view(64, 5, 9))
     save(path, Checkpoint(LIGHT, network, {"domains": ["a", "b"]}), half)
     again = load(path).network
-    assert again.options == {"mean_sizes": [[4, 5], [5, 9]]}
+    assert again.options == {"mean_sizes": [[4, 5], [1, 1]]}
     for name, value in network.state_dict().items():
         kept = again.state_dict()[name]
         assert torch.equal(kept, value.half().to(value.dtype) if half else value)
@@ -148,8 +169,8 @@ def exported(planted, tmp_path_factory):
     path = tmp_path_factory.mktemp("lifelong") / "model.safetensors"
     network = planted(LIGHT)
     with torch.inference_mode():
-        images = (torch.full((1, 3, 64, 96), level) for level in (-2.0, 0.0, 2.0))
-        means = [network.features(x)[0] for x in images]
+        images = (torch.full((1, 64, 96, 3), level) for level in (10, 115, 235))
+        means = [network.features(normalised_pixels(x))[0] for x in images]
     network.set_mean(0, means[0])
     for i, mean in enumerate(means[1:]):
         network.grow(0, mean)

@@ -39,6 +39,7 @@ from mde_ros.training.initial import load_encoder
 from mde_ros.training.loop import console
 
 PROBED = 100  # frames of a domain whose distances are looked at
+SHRUNK = 0.05  # of the mean variance, that every direction is granted: frames are few
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,32 @@ def features(network: LifelongNet, frames: list[Stored], pixels: int) -> Iterato
 
 def mean_features(network: LifelongNet, frames: list[Stored], pixels: int) -> Tensor:
     """Mean x_mff over frames, at least one: (64, h, w) of the size of the first frame's."""
+    return described(network, frames, pixels)[0]
+
+
+def described(network: LifelongNet, frames: list[Stored], pixels: int) -> tuple[Tensor, Tensor]:
+    """mean_features; and what each frame's x_mff is on average over the image, (n, 64)."""
     total: Tensor | None = None
+    averages = []
     for x in features(network, frames, pixels):
         total = torch.zeros_like(x) if total is None else total
         total += F.interpolate(x, total.shape[2:], mode="bilinear", align_corners=True)
+        averages.append(x.mean((2, 3)))
     assert total is not None
-    return total[0] / len(frames)
+    return total[0] / len(frames), torch.cat(averages)
+
+
+def whitening_of(averages: list[Tensor]) -> Tensor:
+    """(c, c), after which frames of a domain are as far apart in every direction.
+
+    Args:
+        averages: (n, c) of the frames of each domain.
+    """
+    away = torch.cat([each - each.mean(0) for each in averages])
+    covariance = away.T @ away / len(away)
+    least = SHRUNK * covariance.diagonal().mean() + 1e-6
+    root = torch.linalg.cholesky(covariance + least * torch.eye(len(covariance)).to(covariance))
+    return torch.linalg.inv(root).T.contiguous()
 
 
 def remember(model: Path, memory: dict[str, list[Stored]], copied: dict[str, Path]) -> None:
@@ -201,8 +222,13 @@ def remember(model: Path, memory: dict[str, list[Stored]], copied: dict[str, Pat
     loaded = checkpoints.load(model)
     network, pixels = cast(LifelongNet, loaded.network), pixels_of(loaded)
     seen = {i: frames for i, frames in enumerate(memory.values()) if frames}
+    averages = []
     for i, frames in seen.items():
-        network.set_mean(i, mean_features(network, frames, pixels))
+        mean, average = described(network, frames, pixels)
+        network.set_mean(i, mean)
+        averages.append(average)
+    if network.whitening is not None:
+        network.whitening.copy_(whitening_of(averages))
     if len(seen) < len(memory):
         few = list(chain(*(choose(frames, PROBED, 0) for frames in seen.values())))
         own = [network.distances(x)[:, list(seen)].min() for x in features(network, few, pixels)]
