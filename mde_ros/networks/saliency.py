@@ -78,7 +78,7 @@ class LightSaliencyNet(LightTrunk):
             wide.append(averaged(wide[-1], box))
         # The logarithm of what is fine over some 20 pixels, and its least, softly, over the image.
         level = torch.log(averaged(quarter((x - fine).abs().mean(1, keepdim=True)), 5) + 0.01) + 3
-        least = torch.log(torch.exp(-4 * level).mean((2, 3), keepdim=True)) / -4
+        least = torch.log(torch.exp(-4 * level.clamp(max=2)).mean((2, 3), keepdim=True)) / -4
         about = self.noise(torch.cat([level, least.expand_as(level)], 1))
         # The trunk is a depth network's, and what misleads that would mislead it: it sees no noise.
         said = self.refine(self.features(mixed(x, fine, wide, about[:, 1:])))
