@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mde_ros.networks import NETWORKS, demands, make_network
+from mde_ros.networks import MASKS, NETWORKS, demands, make_network
 from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
 from mde_ros.networks.blocks import Gate, LightUp, UnpoolProjection, UpProjection
 from mde_ros.networks.describe import describe_all, multiply_adds
@@ -41,9 +41,8 @@ def on_meta(make):
 
 
 COMPLETION = [n for n in NETWORKS if demands(on_meta(NETWORKS[n].make)).get("takes_points")]
-MASKS = [n for n in NETWORKS if n.startswith("saliency_")]
 VIDEO = [n for n in NETWORKS if not demands(on_meta(NETWORKS[n].make)).get("metric", True)]
-MONO = [n for n in NETWORKS if n not in COMPLETION + MASKS + VIDEO]
+MONO = [n for n in NETWORKS if n not in (*COMPLETION, *MASKS, *VIDEO)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from mde_ros.networks import NETWORKS, make_network
 from mde_ros.networks.backbones import load_imagenet
 from mde_ros.networks.describe import multiply_adds
 from mde_ros.networks.drn import Drn
-from mde_ros.networks.saliency import averaged
 
 MASKS = [name for name in NETWORKS if name.startswith("saliency_")]
 
@@ -40,23 +39,9 @@ def test_light_mask_network_costs_at_most_a_fifth_more_than_the_student():
 
 
 @torch.no_grad()
-def test_light_mask_begins_by_showing_what_is_clean_and_taking_back_what_an_attack_adds():
-    network = make_network("saliency_mobilenet_v2").eval()
-    assert network(torch.linspace(0.5, 2, 50).expand(1, 3, 37, 50)).min() > 0.95
-    signs = torch.randint(0, 2, (1, 1, 37, 50), generator=torch.manual_seed(0)) * 2 - 1.0
-    spoilt = (1 + 0.2 * signs).expand(1, 3, 37, 50)
-    # What an attack has made too dark cannot be shown brighter: half of it stays.
-    assert (spoilt * network(spoilt)).std() < 0.6 * spoilt.std()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("height", "width", "box"), [(7, 9, 3), (4, 30, 9)])
-def test_averages_are_of_the_pixels_within_the_image(height, width, box):
-    x = torch.randn(1, 2, height, width, generator=torch.manual_seed(0))
-    got, half = averaged(x, box), box // 2
-    for v, u in ((0, 0), (height - 1, width // 2), (height // 2, width - 1)):
-        rows, columns = slice(max(0, v - half), v + half + 1), slice(max(0, u - half), u + half + 1)
-        assert torch.allclose(got[..., v, u], x[..., rows, columns].mean((2, 3)), atol=1e-6)
+def test_light_mask_begins_with_half_of_every_pixel():
+    mask = make_network("saliency_mobilenet_v2").eval()(torch.randn(1, 3, 37, 50))
+    assert torch.equal(mask, torch.full((1, 1, 37, 50), 0.5))
 
 
 def test_light_mask_network_takes_the_trunk_of_the_student():
@@ -65,7 +50,10 @@ def test_light_mask_network_takes_the_trunk_of_the_student():
     different = [k for k in own if k not in theirs or own[k].shape != theirs[k].shape]
     assert {k.rpartition(".")[0] for k in different} == {
         "refine.1",
+        "grain",
+        "fine",
         "noise",
+        "gate",
     }
 
 

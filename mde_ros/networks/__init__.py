@@ -16,6 +16,7 @@ from mde_ros.networks.light_completion import LightCompletion
 from mde_ros.networks.mff import FastNet, LightNet, MffNet
 from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
 from mde_ros.networks.sarpn import SarpnNet
+from mde_ros.networks.smoothing import SmoothingMask
 from mde_ros.networks.video import Decoder, LightDecoder, VideoNet
 
 
@@ -69,7 +70,9 @@ NETWORKS = {
     "saliency_drn38": Network(partial(SaliencyNet, 38), "Hu & Okatani 2019 (mask)"),
     "saliency_drn54": Network(partial(SaliencyNet, 54), "Hu & Okatani 2019 (mask)"),
     "saliency_mobilenet_v2": Network(LightSaliencyNet, "ours, after ICCV 2019 (mask)"),
+    "defence_mobilenet_v2": Network(SmoothingMask, "ours, trained as Hu & Okatani 2019 (mask)"),
 }
+MASKS = tuple(name for name in NETWORKS if name.startswith(("saliency_", "defence_")))
 
 
 def make_network(name: str, **options: Any) -> nn.Module:

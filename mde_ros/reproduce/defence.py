@@ -97,7 +97,8 @@ def run(settings: ReproduceSettings) -> Record:
     if settings.scale == "small":
         record.notes.append(
             "At the small scale N is the shipped student, masks are its trunk with another head,"
-            f" trained for {STEPS['G']} (G) and {STEPS['G_adv']} steps (G_adv) of 6 windows of"
+            " that of G_adv the head of the shipped mask, which smooths; they were trained for"
+            f" {STEPS['G']} (G) and {STEPS['G_adv']} steps (G_adv) of 6 windows of"
             f" 160x120 pixels (of G_adv the trunk stays N's), and N_adv from N's own weights for"
             f" {STEPS['N_adv']}; attacks in training have 1 to 4 steps instead of 1 to 9 and ε from"
             " 0.03 to 0.2, what is learnt under them is N's answer to the clean window; λ is"
@@ -132,6 +133,7 @@ def recipes(settings: ReproduceSettings, sources: tuple[Source, ...]) -> dict[st
     common: dict[str, Any] = {"model": MODEL, "sources": sources, "pixels": PIXELS}
     common |= {"smallest_crop": 0.6}
     mask = common | {"initial": MODEL}
+    guard = mask | {"network": "defence_mobilenet_v2"}
     # In windows N is worse than in whole views: its own answer there is what attacks must not move.
     attacks: dict[str, Any] = {"iterations": (1, 4), "epsilon": (0.03, 0.2), "target": "own"}
     of = {name: replace(loop, steps=steps) for name, steps in STEPS.items()}
@@ -140,7 +142,7 @@ def recipes(settings: ReproduceSettings, sources: tuple[Source, ...]) -> dict[st
     return {
         "G": SaliencySettings(**mask, sparseness=SPARSENESS["G"], loop=of["G"]),
         "G_adv": DefenceSettings(
-            **mask, **attacks, sparseness=SPARSENESS["G_adv"], loop=of["G_adv"]
+            **guard, **attacks, sparseness=SPARSENESS["G_adv"], loop=of["G_adv"]
         ),
         "N_adv": DefenceSettings(**common, **attacks, learns="model", loop=of["N_adv"]),
     }

@@ -16,7 +16,7 @@ from mde_ros.checkpoint import Checkpoint, load, save
 from mde_ros.config import ConfigError, PipelineSettings, check, setting
 from mde_ros.datasets.transforms import Rng, View, camera_look, crop_resize, flip
 from mde_ros.frame import Frame
-from mde_ros.networks import NETWORKS
+from mde_ros.networks import MASKS
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.runtime import ModelSpec, sha256_of
@@ -42,7 +42,7 @@ def mask_loop() -> LoopSettings:
 class MaskSettings:
     """A mask network G, the depth network N whose image it covers, and what they look at."""
 
-    network: str = setting("saliency_mobilenet_v2", "G, a saliency_… of `mde networks`")
+    network: str = setting("saliency_mobilenet_v2", "G, one that gives a mask (`mde networks`)")
     model: str = setting("default", "N: a shipped model, or a .safetensors checkpoint")
     initial: str = setting(
         "",
@@ -62,10 +62,9 @@ class MaskSettings:
         check(self)
         if not self.sources:
             raise ConfigError("sources: expected at least one data set to train on, got none")
-        masks = [name for name in NETWORKS if name.startswith("saliency_")]
-        if self.network not in masks:
+        if self.network not in MASKS:
             raise ConfigError(
-                f"network: expected a mask network, {', '.join(masks)}, got {self.network!r}"
+                f"network: expected a mask network, {', '.join(MASKS)}, got {self.network!r}"
             )
 
 
