@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from mde_ros.checkpoint import load
 from mde_ros.config import ConfigError
-from mde_ros.networks import MASKS, demands, make_network
+from mde_ros.networks import demands, make_network
 from mde_ros.networks.backbones import Backbone, load_imagenet, make_backbone
+from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
+from mde_ros.networks.smoothing import SmoothingMask
 from mde_ros.runtime import ModelSpec, find_model, shipped_models
 
 # timm's name of each backbone's ImageNet weights; those of torchvision or Cadene where it has them.
@@ -71,7 +73,7 @@ def check_depth_network(network: nn.Module, spec: dict[str, Any], name: str) -> 
         raise ConfigError(f"{name} needs LiDAR points; expected a network of images alone")
     if not known.get("metric", True):
         raise ConfigError(f"{name} knows no metres; expected a network of metric depth")
-    if name in MASKS:
+    if isinstance(network, (SaliencyNet, LightSaliencyNet, SmoothingMask)):
         raise ConfigError(f"{name} gives a mask; expected a network of depth")
     with torch.no_grad():
         answer = network.eval()(torch.zeros(1, 3, 64, 64))
