@@ -87,7 +87,7 @@ def run(settings: ReproduceSettings) -> Record:
         " rooms and streets, and all methods keep the batch norms as they are: so FAL and"
         " fine-tuning are stronger rivals than the published ones, which lose more.",
         "Of the recordings, office and lab are both indoors: which head is chosen there matters"
-        " less than in a street, and is wrong more often.",
+        " less than in a street.",
     ]
     return record
 
