@@ -94,10 +94,11 @@ def main(source: str, name: str, *sets: str) -> None:
         spec["masks"] = belongs_to(spec["masks"][0]["model"])
     target = WEIGHTS / f"{name}.safetensors"
     checkpoint.save(target, replace(loaded, spec=spec), half=True)
-    for model in [m["model"] for m in spec.get("masks", [])] or [""]:
-        onnx = WEIGHTS / f"{model + MASK if model else name}.onnx"
-        source_of = WEIGHTS / f"{model or name}.safetensors"
-        difference = export(source_of, onnx, linked=True, mask=target if model else None)
+    masked = [m["model"] for m in spec.get("masks", [])]
+    for model in masked or [name]:
+        onnx = WEIGHTS / f"{model}{MASK if masked else ''}.onnx"
+        weights, mask = WEIGHTS / f"{model}.safetensors", target if masked else None
+        difference = export(weights, onnx, linked=True, mask=mask)
         print(f"{onnx.name} differs from torch by at most {difference:.1e}")
     print(f"for its card, {name}.md, once it is measured: SHA-256 `{sha256_of(target)}`")
 

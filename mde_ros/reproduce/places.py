@@ -39,10 +39,10 @@ def places(settings: ReproduceSettings) -> Places:
     judged_on = scenes(settings.work, "rooms-test", rooms=10, streets=0, seed=32)
     judged = EvaluateSettings(max_frames=FRAMES)
     sources, tests = [Source(str(learn))], {"rooms": (open_dataset(judged_on), judged)}
-    real = settings.given("real")
-    for name, last in REAL.items() if real else ():
-        path = Path(real or "") / name
-        sources.append(Source(str(path), weight=0.5, skip_last=last))
-        judged = EvaluateSettings(last=last, max_frames=FRAMES)
-        tests[name] = (open_dataset(path), judged)
+    if real := settings.given("real"):
+        for name, last in REAL.items():
+            path = Path(real) / name
+            sources.append(Source(str(path), weight=0.5, skip_last=last))
+            judged = EvaluateSettings(last=last, max_frames=FRAMES)
+            tests[name] = (open_dataset(path), judged)
     return Places(tuple(sources), tests)
