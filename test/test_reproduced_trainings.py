@@ -51,7 +51,7 @@ def quick(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "scenes", scenes)
     monkeypatch.setattr(loss_ablation, "STEPS", 1)
     monkeypatch.setattr(loss_ablation, "SIZE", (64, 48))
-    monkeypatch.setattr(distill, "STEPS", 2)
+    monkeypatch.setattr(distill, "STEPS", {"teacher": 2, "student": 2})
     monkeypatch.setattr(distill, "PIXELS", 64 * 48)
     # A new teacher says 0 m, which is no depth to score; a few steps take it off the ground.
     monkeypatch.setattr(data_free, "STEPS", {"teacher": 20, "student": 1})

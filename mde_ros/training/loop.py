@@ -129,7 +129,6 @@ def make_fabric(settings: LoopSettings) -> Fabric:
     )
     fabric.launch()
     torch.manual_seed(settings.seed)
-    torch.set_num_threads(settings.threads or ALL_THREADS)
     return fabric
 
 
@@ -192,6 +191,8 @@ def fit(
 
     A state from which the same call goes on is kept in `out`; Ctrl-C saves one and ends.
     """
+    # A pipeline, say a teacher's, has set them to its own for the whole process.
+    torch.set_num_threads(settings.threads or ALL_THREADS)
     network = freeze(checkpoint.network.train(), settings.frozen)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = deepcopy(network).eval().to(fabric.device)
