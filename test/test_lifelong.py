@@ -21,8 +21,9 @@ from mde_ros.training.memory import whitening_of
 LIGHT = "lifelong_mobilenet_v2"
 
 
-def domains(name, number, size=(4, 5)):
+def domains(name, number):
     torch.manual_seed(1)
+    size = (1, 1) if name == LIGHT else (4, 5)
     return make_network(name, mean_sizes=(size,) * number).eval()
 
 
@@ -81,37 +82,43 @@ def test_nearest_mean_is_that_of_the_cluster_whatever_its_spatial_size():
 
 
 def test_distance_is_the_mean_square_over_channels_rows_and_columns():
-    network = domains(LIGHT, 2)
+    network = domains("lifelong_resnet34", 2)
     network.set_mean(1, torch.full((64, 1, 1), 2.0))
     x = torch.zeros(2, 64, 3, 4)
     x[1] = 0.5
-    assert network.distances(x).tolist() == [[0.0, 4.0], [0.25, 2.25]]
+    assert network.distances(network.description(x)).tolist() == [[0.0, 4.0], [0.25, 2.25]]
+
+
+def test_fast_network_describes_a_place_by_mean_and_deviation_of_its_channels():
+    x = torch.randn(2, 64, 9, 7, generator=torch.Generator().manual_seed(0)) + 1
+    seen = domains(LIGHT, 1).description(x)
+    expected = torch.cat([x.mean((2, 3)), x.std((2, 3), unbiased=False)], 1)
+    torch.testing.assert_close(seen[..., 0, 0], expected)
 
 
 def test_fast_network_measures_in_units_of_what_varies_within_the_domains():
     """Two clusters, one channel apart, among what varies ten times as much in another."""
     network = domains(LIGHT, 2)
     generator = torch.Generator().manual_seed(0)
-    averages = 0.02 * torch.randn(2, 200, 64, generator=generator)
-    averages[..., 1] += 3 * torch.randn(2, 200, generator=generator)
-    averages[1, :, 0] += 0.3
-    network.whitening.copy_(whitening_of(list(averages)))
-    for domain, each in enumerate(averages):
-        network.set_mean(domain, each.mean(0)[:, None, None])
-    maps = averages[..., None, None].expand(-1, -1, -1, 3, 4)
-    for domain, each in enumerate(maps):
+    seen = 0.02 * torch.randn(2, 200, 128, 1, 1, generator=generator)
+    seen[:, :, 1] += 3 * torch.randn(2, 200, 1, 1, generator=generator)
+    seen[1, :, 0] += 0.3
+    network.whitening.copy_(whitening_of([each.flatten(1) for each in seen]))
+    for domain, each in enumerate(seen):
+        network.set_mean(domain, each.mean(0))
+    for domain, each in enumerate(seen):
         distances = network.distances(each)
         assert (distances.argmin(1) == domain).float().mean() > 0.98
         plain = torch.stack([(each - network.mean(i)).square().mean((1, 2, 3)) for i in (0, 1)], 1)
         assert (plain.argmin(1) == domain).float().mean() < 0.8
-    assert network.distances(maps[0])[:, 0].mean() < 1.5  # of a domain's own frames: about one
+    assert network.distances(seen[0])[:, 0].mean() < 1.5  # of a domain's own frames: about one
 
 
 def test_new_head_begins_as_the_one_it_is_like_and_the_old_ones_answer_as_before(planted):
     network = planted(LIGHT)
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     before = network(image)
-    network.grow(0, torch.ones(64, 3, 3))
+    network.grow(0, torch.ones(128, 1, 1))
     depth, s, distances = network(image)
     for old, new in zip(before, (depth, s, distances)):
         assert torch.equal(new[:, :1], old)
@@ -131,22 +138,22 @@ def test_student_and_its_heir_give_the_same_depth_bit_for_bit(planted, name):
 def test_student_is_believed_where_every_mean_is_farther_than_its_distance(planted):
     heir = domains(LIGHT, 1)
     heir.inherit(planted("fast_mobilenet_v2"))
-    heir.grow(0, torch.full((64, 2, 2), 3.0))
+    heir.grow(0, torch.full((128, 1, 1), 3.0))
     heir.elsewhere[0] = 0.5
-    x = torch.stack([torch.full((64, 4, 6), level) for level in (2.9, 2.4, 2.2, 9.0)])
+    x = torch.stack([torch.full((128, 1, 1), level) for level in (2.9, 2.4, 2.2, 9.0)])
     assert heir.distances(x).argmin(1).tolist() == [1, 1, 0, 0]
     assert heir.distances(x)[:, 0].tolist() == [0.5] * 4
-    heir.set_mean(0, torch.zeros(64, 1, 1))
+    heir.set_mean(0, torch.zeros(128, 1, 1))
     assert heir.distances(x)[:, 0].tolist() == pytest.approx([2.9**2, 2.4**2, 2.2**2, 81.0])
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_checkpoint_restores_heads_and_means_of_every_size(tmp_path, half):
-    network, path = domains(LIGHT, 1), tmp_path / "model.safetensors"
+    network, path = domains("lifelong_resnet34", 1), tmp_path / "model.safetensors"
     network.grow(0, torch.linspace(0, 1, 64 * 5 * 9).view(64, 5, 9))
-    save(path, Checkpoint(LIGHT, network, {"domains": ["a", "b"]}), half)
+    save(path, Checkpoint("lifelong_resnet34", network, {"domains": ["a", "b"]}), half)
     again = load(path).network
-    assert again.options == {"mean_sizes": [[4, 5], [1, 1]]}
+    assert again.options == {"mean_sizes": [[4, 5], [5, 9]]}
     for name, value in network.state_dict().items():
         kept = again.state_dict()[name]
         assert torch.equal(kept, value.half().to(value.dtype) if half else value)
@@ -170,7 +177,7 @@ def exported(planted, tmp_path_factory):
     network = planted(LIGHT)
     with torch.inference_mode():
         images = (torch.full((1, 64, 96, 3), level) for level in (10, 115, 235))
-        means = [network.features(normalised_pixels(x))[0] for x in images]
+        means = [network.description(network.features(normalised_pixels(x)))[0] for x in images]
     network.set_mean(0, means[0])
     for i, mean in enumerate(means[1:]):
         network.grow(0, mean)

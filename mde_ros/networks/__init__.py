@@ -54,7 +54,8 @@ NETWORKS = {
     ),
     "lifelong_resnet34": Network(partial(LifelongNet, "resnet34"), "Hu et al., TNNLS"),
     "lifelong_mobilenet_v2": Network(
-        partial(LifelongNet, "mobilenet_v2", fast=True), "ours, after TNNLS"
+        partial(LifelongNet, "mobilenet_v2", fast=True, mean_sizes=((1, 1),)),
+        "ours, after TNNLS",
     ),
     "completion_mobilenet_v2": Network(LightCompletion, "ours, trained after RA-L 2023"),
     "monodepth2_resnet18": Network(

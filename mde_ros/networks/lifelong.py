@@ -6,8 +6,9 @@
 
 The head to believe is that of the domain whose mean the image's x_mff comes nearest to. Means are
 kept with the weights; as published they are spatial, and so are the distances. The fast network
-compares averages over the image instead, in units of what varies within the domains (Mahalanobis):
-on simulated rooms and streets that is right for more frames, and costs less [OURS].
+compares mean and deviation of each channel over the image instead, in units of what varies within
+the domains (Mahalanobis): on simulated rooms and streets that is right for more frames, and costs
+less [OURS].
 A student that becomes a lifelong network brings no frames to take a mean of: its domain is
 elsewhere, where every mean is farther than a distance that is kept in its place [OURS].
 """
@@ -68,13 +69,14 @@ class LifelongNet(LightTrunk):
 
     Depth is canonical metres, s the logarithm of half its expected squared error in metres²; the
     distance of a domain is the mean squared difference of x_mff to the domain's mean, of the fast
-    network that of the averages over the image, multiplied by `whitening` (64, 64). All heads are
+    network that of its `description`, multiplied by `whitening` (128, 128). All heads are
     computed, so that a graph without branches can choose (DepthModel): 5 % of the fast network
     each, 20 % of the published one.
 
     Args:
         fast: heads and trunk of FastNet instead of the published ones.
-        mean_sizes: height and width of every domain's mean; their number is that of the domains.
+        mean_sizes: height and width of every domain's mean, 1 x 1 of a fast network's; their number
+            is that of the domains.
     """
 
     elsewhere: Tensor
@@ -89,9 +91,9 @@ class LifelongNet(LightTrunk):
         super().__init__(backbone, fast)
         self.heads = nn.ModuleList(FastHead() if fast else Head() for _ in mean_sizes)
         for i, (height, width) in enumerate(mean_sizes):
-            self.register_buffer(f"mean_{i}", torch.zeros(64, height, width))
+            self.register_buffer(f"mean_{i}", torch.zeros(128 if fast else 64, height, width))
         self.register_buffer("elsewhere", torch.zeros(len(mean_sizes)))  # 0: there is a mean
-        self.register_buffer("whitening", torch.eye(64) if fast else None)
+        self.register_buffer("whitening", torch.eye(128) if fast else None)
 
     @property
     def options(self) -> dict[str, list]:
@@ -99,32 +101,40 @@ class LifelongNet(LightTrunk):
         return {"mean_sizes": [list(self.mean(i).shape[1:]) for i in range(len(self.heads))]}
 
     def mean(self, domain: int) -> Tensor:
-        """Mean x_mff of a domain: (64, h, w)."""
+        """Mean description of a domain: (64, h, w), of the fast network (128, 1, 1)."""
         return self.get_buffer(f"mean_{domain}")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.features(x)
         depth, s = zip(*(head(x) for head in self.heads))
-        return torch.cat(depth, 1), torch.cat(s, 1), self.distances(x)
+        return torch.cat(depth, 1), torch.cat(s, 1), self.distances(self.description(x))
 
-    def distances(self, x: Tensor) -> Tensor:
-        """Of x_mff (N, 64, h, w) to the mean of every domain, resized to its size: (N, D)."""
+    def description(self, x: Tensor) -> Tensor:
+        """What places are told apart by: x_mff (N, 64, h, w) itself, of the fast network mean and
+        deviation of its channels, (N, 128, 1, 1)."""
+        if self.whitening is None:
+            return x
+        mean = x.float().mean((2, 3), keepdim=True)
+        variance = (x.float() - mean).square().mean((2, 3), keepdim=True)
+        return torch.cat([mean, (variance + 1e-6).sqrt()], 1)
+
+    def distances(self, seen: Tensor) -> Tensor:
+        """Of descriptions to the mean of every domain, resized to their size: (N, D)."""
         means = [self.mean(i)[None] for i in range(len(self.heads))]
         if self.whitening is not None:
-            average = x.float().mean((2, 3))
-            away = torch.stack([average - m.float().mean((2, 3)) for m in means], 1)
+            away = torch.stack([(seen - m.float()).flatten(1) for m in means], 1)
             measured = (away @ self.whitening.float()).square().mean(2)
         else:
             resized = (
-                F.interpolate(m, x.shape[2:], mode="bilinear", align_corners=True) for m in means
+                F.interpolate(m, seen.shape[2:], mode="bilinear", align_corners=True) for m in means
             )
-            measured = torch.stack([(x - m).float().square().mean((1, 2, 3)) for m in resized], 1)
+            measured = torch.stack(
+                [(seen - m).float().square().mean((1, 2, 3)) for m in resized], 1
+            )
         return torch.where(self.elsewhere > 0, self.elsewhere.float(), measured)
 
     def set_mean(self, domain: int, mean: Tensor) -> None:
-        """Replace the mean of a domain by one of any size; the fast network keeps its average."""
-        if self.whitening is not None:
-            mean = mean.mean((1, 2), keepdim=True)
+        """Replace the mean of a domain, of any height and width."""
         self.register_buffer(f"mean_{domain}", mean)
         self.elsewhere[domain] = 0
 
@@ -144,5 +154,5 @@ class LifelongNet(LightTrunk):
             head.depth.load_state_dict(student.refine[1].state_dict())
         elif isinstance(head, Head):
             head.depth.load_state_dict(student.refine.state_dict())
-        self.set_mean(0, torch.zeros(64, 1, 1))
+        self.set_mean(0, torch.zeros_like(self.mean(0)[:, :1, :1]))
         self.elsewhere[0] = 1.0

@@ -198,7 +198,7 @@ def as_known(place: Place) -> Known:
 
 
 def loop_of(settings: ReproduceSettings, place: Place, seed: int) -> LoopSettings:
-    """The published schedule; or three epochs at a higher rate."""
+    """The published schedule; or some 250 steps at a higher rate."""
     if settings.scale == "full":
         return LoopSettings(
             steps=20 * place.frames // 8, batch=8, lr=1e-4, encoder_lr=1e-4, weight_decay=1e-4,
@@ -206,7 +206,7 @@ def loop_of(settings: ReproduceSettings, place: Place, seed: int) -> LoopSetting
             clip=0.0, ema=0.0, seed=seed, precision="32-true",
         )  # fmt: skip
     return LoopSettings(
-        steps=max(100, 3 * place.frames // 8), batch=8, lr=1e-3, encoder_lr=3e-4, warmup=20,
+        steps=max(250, 3 * place.frames // 8), batch=8, lr=1e-3, encoder_lr=3e-4, warmup=20,
         seed=seed, frozen=FROZEN,
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ from mde_ros.training.memory import (
     choose,
     fresh_model,
     known_model,
-    mean_features,
+    mean_description,
     pixels_of,
     recall,
     remember,
@@ -198,7 +198,7 @@ def train(settings: LifelongSettings, out: Path) -> Path:
     few = {name: choose(frames, settings.replay, loop.seed) for name, frames in memory.items()}
 
     old = deepcopy(network).eval().requires_grad_(False)
-    mean = mean_features(network, few[settings.domain], pixels_of(model))
+    mean = mean_description(network, few[settings.domain], pixels_of(model))
     if new:
         network.grow(int(network.distances(mean[None]).argmin()), mean)
 

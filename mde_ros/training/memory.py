@@ -39,7 +39,7 @@ from mde_ros.training.initial import load_encoder
 from mde_ros.training.loop import console
 
 PROBED = 100  # frames of a domain whose distances are looked at
-SHRUNK = 0.05  # of the mean variance, that every direction is granted: frames are few
+SHRUNK = 0.01  # of the mean variance, that every direction is granted: frames are few
 
 
 @dataclass(frozen=True)
@@ -169,30 +169,30 @@ def _write(path: Path, image: np.ndarray, *options: int) -> None:
 
 
 @torch.no_grad()
-def features(network: LifelongNet, frames: list[Stored], pixels: int) -> Iterator[Tensor]:
-    """x_mff of each frame, (1, 64, h, w), seen at the size the pipeline would show it: `pixels`."""
+def descriptions(network: LifelongNet, frames: list[Stored], pixels: int) -> Iterator[Tensor]:
+    """That of each frame, (1, c, h, w), seen at the size the pipeline would show it: `pixels`."""
     network.eval()
     hidden = not console.is_terminal
     for frame in track(frames, "features", console=console, transient=True, disable=hidden):
         size = network_size(frame.camera.width, frame.camera.height, pixels)
         image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
         x = normalised_pixels(torch.from_numpy(image)[None].to(network.elsewhere.device))
-        yield network.features(x).float()
+        yield network.description(network.features(x).float())
 
 
-def mean_features(network: LifelongNet, frames: list[Stored], pixels: int) -> Tensor:
-    """Mean x_mff over frames, at least one: (64, h, w) of the size of the first frame's."""
+def mean_description(network: LifelongNet, frames: list[Stored], pixels: int) -> Tensor:
+    """Over frames, at least one: (c, h, w) of the size of the first frame's."""
     return described(network, frames, pixels)[0]
 
 
 def described(network: LifelongNet, frames: list[Stored], pixels: int) -> tuple[Tensor, Tensor]:
-    """mean_features; and what each frame's x_mff is on average over the image, (n, 64)."""
+    """mean_description; and what each frame's is on average over the image, (n, c)."""
     total: Tensor | None = None
     averages = []
-    for x in features(network, frames, pixels):
-        total = torch.zeros_like(x) if total is None else total
-        total += F.interpolate(x, total.shape[2:], mode="bilinear", align_corners=True)
-        averages.append(x.mean((2, 3)))
+    for each in descriptions(network, frames, pixels):
+        total = torch.zeros_like(each) if total is None else total
+        total += F.interpolate(each, total.shape[2:], mode="bilinear", align_corners=True)
+        averages.append(each.mean((2, 3)))
     assert total is not None
     return total[0] / len(frames), torch.cat(averages)
 
@@ -231,7 +231,8 @@ def remember(model: Path, memory: dict[str, list[Stored]], copied: dict[str, Pat
         network.whitening.copy_(whitening_of(averages))
     if len(seen) < len(memory):
         few = list(chain(*(choose(frames, PROBED, 0) for frames in seen.values())))
-        own = [network.distances(x)[:, list(seen)].min() for x in features(network, few, pixels)]
+        near = (network.distances(each) for each in descriptions(network, few, pixels))
+        own = [distances[:, list(seen)].min() for distances in near]
         network.elsewhere[network.elsewhere > 0] = torch.stack(own).quantile(0.95)
     checkpoints.save(model, loaded)
     for domain, frames in memory.items():

@@ -20,9 +20,9 @@ from mde_ros.training.loop import LoopSettings
 from mde_ros.training.memory import (
     Known,
     choose,
-    features,
+    descriptions,
     known_model,
-    mean_features,
+    mean_description,
     recall,
     remember,
     replay_folder,
@@ -232,7 +232,7 @@ def test_network_from_nothing_has_the_new_domain_alone(planes, tmp_path):
 def test_means_are_those_of_the_features_after_the_training(two_domains):
     model = load(two_domains)
     frames = recall(["planes"], (), two_domains, False)["planes"]
-    mean = mean_features(model.network, frames, PIXELS)
+    mean = mean_description(model.network, frames, PIXELS)
     # JPEG and fp32 stand between: to a few percent of what the features vary.
     assert (mean - model.network.mean(1)).abs().mean() < 0.05 * mean.std()
 
@@ -246,7 +246,7 @@ def test_domain_without_frames_is_believed_for_one_in_twenty_of_the_known_frames
     frames = frames_of(write_planes(tmp_path / "many", 60))
     remember(model, {"general": [], "planes": frames}, {})
     network = load(model).network
-    own = torch.cat([network.distances(x) for x in features(network, frames, PIXELS)])
+    own = torch.cat([network.distances(x) for x in descriptions(network, frames, PIXELS)])
     assert (own.argmin(1) == 0).float().mean().item() == pytest.approx(0.05, abs=0.02)
 
 
