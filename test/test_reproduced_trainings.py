@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,8 +12,11 @@ import torch
 
 from mde_ros.checkpoint import read_tensors
 from mde_ros.cli import main
+from mde_ros.config import ConfigError
 from mde_ros.evaluation import run as evaluation
+from mde_ros.networks import NETWORKS
 from mde_ros.reproduce import data_free, distill, loss_ablation
+from mde_ros.reproduce.record import ReproduceSettings
 
 TITLES = {"REL": False, "δ < 1.25": True, "RMSE, m": False, "F1 > 0.5": True}  # higher is better
 
@@ -98,3 +103,19 @@ def test_published_rows_have_the_columns_of_ours():
     for module, paper in ((loss_ablation, 5), (data_free, 9)):
         assert all(len(row) == paper for row in module.PAPER)
     assert {title for row in distill.PAPER for title in row} <= {"name", *TITLES}
+
+
+def test_students_at_full_scale_are_those_published_with_the_teacher(monkeypatch):
+    monkeypatch.setattr(data_free, "load", lambda path: SimpleNamespace(network_name=path.name))
+    monkeypatch.setattr(data_free, "open_dataset", lambda path: SimpleNamespace(name=path))
+
+    def pairs(teacher):
+        data = ("simulated=rooms", "nyu_test=list.csv", f"teacher={teacher}")
+        cases = data_free.nyu(ReproduceSettings(scale="full", data=data))
+        return [data_free.student("full", Path(teacher), case).network for case in cases]
+
+    assert pairs("light_resnet34") == ["light_resnet34", "light_mobilenet_v2"]
+    found = [(teacher, student) for teacher in data_free.STUDENTS for student in pairs(teacher)]
+    assert len(found) == 5 and {name for pair in found for name in pair} <= NETWORKS.keys()
+    with pytest.raises(ConfigError, match="fast_mobilenet_v2"):
+        pairs("fast_mobilenet_v2")

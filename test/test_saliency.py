@@ -11,7 +11,7 @@ from mde_ros.networks.describe import multiply_adds
 from mde_ros.networks.drn import Drn
 
 LIGHT = {  # and what they do not have of the student
-    "saliency_mobilenet_v2": {"refine.1", "grain", "fine", "noise", "gate"},
+    "saliency_mobilenet_v2": {"refine.1"},
     "defence_mobilenet_v2": {"refine.1", "noise"},
 }
 
@@ -43,9 +43,9 @@ def test_light_mask_network_costs_at_most_a_fifth_more_than_the_student(name):
 
 
 @torch.no_grad()
-def test_light_mask_begins_with_half_of_every_pixel():
+def test_light_saliency_begins_by_showing_nearly_all_of_every_pixel():
     mask = make_network("saliency_mobilenet_v2").eval()(torch.randn(1, 3, 37, 50))
-    assert torch.equal(mask, torch.full((1, 1, 37, 50), 0.5))
+    assert mask.min() == mask.max() > 0.85
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -39,29 +39,19 @@ class SaliencyNet(nn.Module):
 
 
 class LightSaliencyNet(LightTrunk):
-    """The fast student's trunk gives a coarse mask, a few small convolutions its single pixels.
+    """The fast student's trunk, and a mask laid out by a pixel shuffle from quarter resolution.
 
-    (N, 3, H, W) normalised → mask (N, 1, H, W) in [0, 1]. The coarse one is laid out by a pixel
-    shuffle from quarter resolution, where the noise of an attack cannot be seen. The fine one can
-    take back of a pixel what an attack has added; and from what is fine all over the image the gate
-    tells how much of it to show at all. It begins with half of every pixel: that alone halves what
-    an attack has added, and costs a student used to dim images little.
+    (N, 3, H, W) normalised → mask (N, 1, H, W) in [0, 1], which begins by showing nearly all.
     """
 
     def __init__(self) -> None:
         super().__init__("mobilenet_v2", fast=True)
         head = nn.Conv2d(64, 16, 3, padding=1)
         self.refine = nn.Sequential(separable5(64), head)
-        self.grain = nn.Conv2d(4, 12, 3, padding=1)
-        self.fine = nn.Conv2d(12, 1, 3, padding=1)
-        self.noise, self.gate = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 1, 1)
-        for last in (head, self.fine, self.gate):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(head.weight)
+        nn.init.constant_(head.bias, 2.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        coarse = F.pixel_shuffle(self.refine(self.features(x)), 4)
-        coarse = coarse[..., : x.shape[2], : x.shape[3]]  # odd sizes: the quarters reach beyond
-        grain = F.relu(self.grain(torch.cat([x, coarse], 1)))
-        overall = F.relu(self.noise(grain)).mean((2, 3), keepdim=True)
-        return torch.sigmoid(coarse + self.fine(grain) + self.gate(overall))
+        mask = F.pixel_shuffle(self.refine(self.features(x)), 4)
+        # Odd sizes: the quarters reach beyond.
+        return torch.sigmoid(mask[..., : x.shape[2], : x.shape[3]])

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from mde_ros.checkpoint import load
+from mde_ros.config import ConfigError
 from mde_ros.datasets import Dataset, open_dataset
 from mde_ros.datasets.published import Prepared
 from mde_ros.evaluation.run import EvaluateSettings
@@ -21,6 +23,12 @@ from mde_ros.training.loop import LoopSettings
 METHODS = {"noise": "random noise", "generator": "DFAD", "simulated": "KD-OOD", "mixed": "ours"}
 KEYS = ("abs_rel", "delta1")
 PAIRS = ("ResNet-34 → ResNet-34", "ResNet-34 → MobileNet-V2", "FCRN", "WACV 2019")
+STUDENTS = {  # of the published teachers
+    "light_resnet34": ("light_resnet34", "light_mobilenet_v2"),
+    "fcrn_resnet50": ("fcrn_resnet18",),
+    "mff_resnet50": ("mff_resnet18",),
+    "sarpn_senet154": ("sarpn_resnet34",),
+}
 PAPER = [  # REL and δ < 1.25 of each pair
     ("teacher", 0.133, 0.829, 0.133, 0.829, 0.134, 0.824, 0.126, 0.843),
     ("student, with the data", 0.133, 0.829, 0.145, 0.802, 0.145, 0.805, 0.137, 0.826),
@@ -38,13 +46,14 @@ LAST = 60  # frames of a recording that are judged on
 
 @dataclass(frozen=True)
 class Case:
-    """A teacher's data, what stands for them, and what students are judged on."""
+    """A teacher's data, what stands for them, and what students of which network are judged on."""
 
     name: str
     source: Source  # the teacher's
     images: Source
     test: Dataset
     judged: EvaluateSettings
+    network: str = "fast_mobilenet_v2"
 
 
 def run(settings: ReproduceSettings) -> Record:
@@ -62,7 +71,7 @@ def run(settings: ReproduceSettings) -> Record:
         if real := settings.given("real"):
             cases.append(recorded(settings, Path(real)))
     else:
-        cases = [nyu(settings)]
+        cases = nyu(settings)
     for case in cases:
         compare(record, case)
     if settings.scale == "small":
@@ -117,12 +126,13 @@ def with_data(network: str, initial: str, case: Case, loop: LoopSettings, out: P
 
 def student(scale: str, teacher: Path, case: Case) -> DistillFreeSettings:
     """How students are trained, by whatever method."""
-    options = DistillFreeSettings(teacher=str(teacher), sources=(case.images,))
+    options = DistillFreeSettings(
+        teacher=str(teacher), sources=(case.images,), network=case.network
+    )
     if scale == "full":
         return replace(options, initial="imagenet", loop=replace(options.loop, steps=120_000))
     return replace(
         options,
-        network="fast_mobilenet_v2",
         initial="student-published",
         size=SIZE,
         loop=small_loop(STEPS["student"]),
@@ -147,8 +157,21 @@ def recorded(settings: ReproduceSettings, data: Path) -> Case:
     return Case("HoloLens by rooms", source, images, open_dataset(office), judged)
 
 
-def nyu(settings: ReproduceSettings) -> Case:
-    """teacher= a checkpoint trained on NYU-v2, simulated= rooms, nyu_test= the authors' list."""
-    images = Source(settings.path("simulated"))
+def nyu(settings: ReproduceSettings) -> list[Case]:
+    """teacher= a checkpoint trained on NYU-v2, simulated= rooms, nyu_test= the authors' list.
+
+    Raises:
+        ConfigError: when the teacher is none of the published pairs'.
+    """
+    teacher = load(Path(settings.path("teacher"))).network_name
+    if teacher not in STUDENTS:
+        raise ConfigError(
+            f"teacher: expected a published one ({', '.join(STUDENTS)}), got {teacher}; for others:"
+            " mde train distill_free"
+        )
+    images, judged = Source(settings.path("simulated")), EvaluateSettings()
     test = Prepared(open_dataset(settings.path("nyu_test")), "nyu")
-    return Case("NYU-v2 by rooms", images, images, test, EvaluateSettings())
+    return [
+        Case(f"{teacher} to {network}", images, images, test, judged, network)
+        for network in STUDENTS[teacher]
+    ]

@@ -46,6 +46,7 @@ from mde_ros.training.masks import (
 class DefenceSettings(MaskSettings):
     """G_adv or N_adv, and the attacks it is trained under."""
 
+    network: str = setting("defence_mobilenet_v2", "G_adv, one that gives a mask (`mde networks`)")
     learns: str = setting(
         "mask", "mask: G_adv, N stays; model: N_adv, N's weights to begin with",
         choices=("mask", "model"),

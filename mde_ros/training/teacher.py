@@ -82,7 +82,8 @@ def make_teacher(model: str, gives: str = "auto", affine: bool = False) -> Teach
         runtime = HuggingFace(os.path.expandvars(model[3:]), gives)
     elif gives != "auto":
         raise ConfigError(f"teacher_gives: expected auto for {model}, whose description tells it")
-    settings = PipelineSettings(model=os.path.expandvars(model), min_depth=0.05, max_depth=60.0)
+    model = os.path.expandvars(model)
+    settings = PipelineSettings(model=model, min_depth=0.05, max_depth=60.0, threads=0)
     pipeline = DepthPipeline(settings, runtime)
     spec = pipeline.runtime.spec
     if spec.metric:

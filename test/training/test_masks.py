@@ -101,7 +101,7 @@ def test_depth_network_is_bit_equal_before_and_after_and_the_mask_is_not(
         assert all(torch.equal(v, before[k]) for k, v in used.state_dict().items())
         assert all(p.grad is None for p in used.parameters())
     trained = load(kept)
-    assert trained.network_name == "saliency_mobilenet_v2"
+    assert trained.network_name == recipe.SETTINGS(sources=SOMETHING).network
     assert trained.spec["masks"] == [{"model": "fast_mobilenet_v2", "sha256": digest}]
     theirs = fresh.state_dict()["encoder.features.16.conv.6.weight"]
     assert not torch.equal(
