@@ -6,7 +6,7 @@ import torch
 from mde_ros.networks import make_network
 from mde_ros.networks.smoothing import averaged
 
-NAME = "defence_mobilenet_v2"
+NAME = "defence_smoothing"
 
 
 @torch.no_grad()
@@ -24,6 +24,25 @@ def test_mask_begins_by_showing_what_is_clean_and_taking_back_what_an_attack_add
     spoilt = (1 + 0.2 * signs).expand(1, 3, 37, 50)
     # What an attack has made too dark cannot be shown brighter: half of it stays.
     assert (spoilt * network(spoilt)).std() < 0.6 * spoilt.std()
+
+
+@torch.no_grad()
+def test_what_is_rough_is_no_attack_as_long_as_the_image_is_plain_somewhere():
+    network = make_network(NAME).eval()
+    signs = torch.randint(0, 2, (1, 1, 96, 128), generator=torch.manual_seed(0)) * 2 - 1.0
+    rough = (1 + 0.3 * signs).expand(1, 3, 96, 128).clone()
+    rough[..., :30, :40] = 1.0
+    assert network(rough).min() > 0.9
+    assert network(rough + 0.1 * signs).min() < 0.7
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("level", [0.0, 3.0, -3.0])
+def test_half_precision_sees_the_same_noise(level):
+    network = make_network(NAME).eval()
+    x = level + 0.2 * torch.randn(1, 3, 64, 96, generator=torch.manual_seed(0))
+    half = network.half()(x.half()).float()
+    assert torch.allclose(half, network.float()(x), atol=0.02)
 
 
 @torch.no_grad()

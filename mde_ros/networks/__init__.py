@@ -71,7 +71,7 @@ NETWORKS = {
     "saliency_drn38": Network(partial(SaliencyNet, 38), "Hu & Okatani 2019 (mask)"),
     "saliency_drn54": Network(partial(SaliencyNet, 54), "Hu & Okatani 2019 (mask)"),
     "saliency_mobilenet_v2": Network(LightSaliencyNet, "ours, after ICCV 2019 (mask)"),
-    "defence_mobilenet_v2": Network(SmoothingMask, "ours, trained as Hu & Okatani 2019 (mask)"),
+    "defence_smoothing": Network(SmoothingMask, "ours, trained as Hu & Okatani 2019 (mask)"),
 }
 MASKS = tuple(name for name in NETWORKS if name.startswith(("saliency_", "defence_")))
 

@@ -41,7 +41,8 @@ class SaliencyNet(nn.Module):
 class LightSaliencyNet(LightTrunk):
     """The fast student's trunk, and a mask laid out by a pixel shuffle from quarter resolution.
 
-    (N, 3, H, W) normalised → mask (N, 1, H, W) in [0, 1], which begins by showing nearly all.
+    (N, 3, H, W) normalised → mask (N, 1, H, W) in [0, 1]. It begins with half of every pixel:
+    from there it goes to none and all; one that shows nearly all of them stays so.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class LightSaliencyNet(LightTrunk):
         head = nn.Conv2d(64, 16, 3, padding=1)
         self.refine = nn.Sequential(separable5(64), head)
         nn.init.zeros_(head.weight)
-        nn.init.constant_(head.bias, 2.0)  # type: ignore[arg-type]
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         mask = F.pixel_shuffle(self.refine(self.features(x)), 4)

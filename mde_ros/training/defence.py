@@ -46,7 +46,7 @@ from mde_ros.training.masks import (
 class DefenceSettings(MaskSettings):
     """G_adv or N_adv, and the attacks it is trained under."""
 
-    network: str = setting("defence_mobilenet_v2", "G_adv, one that gives a mask (`mde networks`)")
+    network: str = setting("defence_smoothing", "G_adv, one that gives a mask (`mde networks`)")
     learns: str = setting(
         "mask", "mask: G_adv, N stays; model: N_adv, N's weights to begin with",
         choices=("mask", "model"),

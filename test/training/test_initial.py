@@ -73,7 +73,7 @@ def test_initial_weights_that_do_not_fit_are_one_sentence(tmp_path):
         ("s2d_resnet18", "needs LiDAR points; expected a network of images alone"),
         ("lifelong_resnet34", "gives more than depth; expected a network of depth alone"),
         ("saliency_drn22", "gives a mask; expected a network of depth"),
-        ("defence_mobilenet_v2", "gives a mask; expected a network of depth"),
+        ("defence_smoothing", "gives a mask; expected a network of depth"),
         ("monodepth2_resnet18", "knows no metres; expected a network of metric depth"),
         ("resnet", "expected one of mff_resnet50, .*got 'resnet'"),
     ],
