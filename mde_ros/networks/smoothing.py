@@ -47,8 +47,8 @@ class SmoothingMask(nn.Module):
         wide = [quarter(x)]
         for box in (3, 5):
             wide.append(averaged(wide[-1], box))
-        # The logarithm of what is fine over some 20 pixels; and its least over the image, but not of
-        # one place alone: a soft minimum, in a way that half precision can take.
+        # The logarithm of what is fine over some 20 pixels; and its least over the image, but not
+        # of one place alone: a soft minimum, in a way that half precision can take.
         level = torch.log(averaged(quarter(summed((x - fine).abs())), 5) / 3 + 0.01) + 3
         least = level.amin((2, 3), keepdim=True)
         least = least - torch.log(torch.exp(12 * (least - level)).mean((2, 3), keepdim=True)) / 12
