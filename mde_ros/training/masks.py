@@ -28,6 +28,9 @@ from mde_ros.training.validation import HeldOut
 
 ASPECTS = (4 / 3, 16 / 9, 1.0)  # of the images trained on, one is drawn per batch
 FALSE_ALARMS = 0.01  # of clean frames
+LEAST_ALARM = (
+    0.03  # depth that differs by less is no news, however like each other clean frames are
+)
 
 
 def mask_loop() -> LoopSettings:
@@ -175,7 +178,8 @@ def mask_spec(frozen: Frozen) -> dict[str, Any]:
 def fit_alarm(kept: Path, settings: MaskSettings) -> None:
     """Store in G's checkpoint which disagreement one clean held-out frame in a hundred exceeds.
 
-    The disagreement is that of the deployed pipeline; without a held-out set there is no alarm.
+    The disagreement is that of the deployed pipeline, and at least LEAST_ALARM; without a held-out
+    set there is no alarm.
 
     Raises:
         DatasetError: when a set cannot be read.
@@ -191,6 +195,7 @@ def fit_alarm(kept: Path, settings: MaskSettings) -> None:
     opened = [held.open() for held in settings.held_out]
     values = [pipeline(data[i].frame).disagreement for data, chosen in opened for i in chosen]
     threshold = float(np.quantile(np.array(values), 1 - FALSE_ALARMS, method="higher"))
+    threshold = max(threshold, LEAST_ALARM)
     console.print(f"alarm above {threshold:.3f}: of {len(values)} clean frames at most 1 in 100")
     trained = load(kept)
     alarm = {"threshold": threshold, "false_alarm_rate": FALSE_ALARMS}

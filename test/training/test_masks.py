@@ -16,6 +16,7 @@ from mde_ros.config import ConfigError, PipelineSettings
 from mde_ros.datasets import open_dataset
 from mde_ros.losses import three_term
 from mde_ros.model import normalised_pixels
+from mde_ros.networks import make_network
 from mde_ros.networks.folding import folded
 from mde_ros.pipeline import DepthPipeline
 from mde_ros.training import defence, masks, saliency, validation
@@ -76,18 +77,18 @@ def options(student, folder, **more):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", [saliency, defence])
+@pytest.mark.parametrize(
+    ("recipe", "learnt"),
+    [(saliency, "encoder.features.16.conv.6.weight"), (defence, "noise.weight")],
+)
 def test_depth_network_is_bit_equal_before_and_after_and_the_mask_is_not(
-    recipe, student, plane_folder, tmp_path, monkeypatch
+    recipe, learnt, student, plane_folder, tmp_path, monkeypatch
 ):
     """File, weights and statistics; and no gradient is left on them."""
     opened = []
     monkeypatch.setattr(
         recipe, "open_frozen", lambda *a: opened.append(open_frozen(*a)) or opened[-1]
     )
-    made = []
-    real = recipe.make_network
-    monkeypatch.setattr(recipe, "make_network", lambda n: made.append(real(n)) or made[-1])
     digest = hashlib.sha256(student.read_bytes()).hexdigest()
     kept = recipe.train(recipe.SETTINGS(**options(student, plane_folder())), tmp_path / "out")
 
@@ -103,10 +104,8 @@ def test_depth_network_is_bit_equal_before_and_after_and_the_mask_is_not(
     trained = load(kept)
     assert trained.network_name == recipe.SETTINGS(sources=SOMETHING).network
     assert trained.spec["masks"] == [{"model": "fast_mobilenet_v2", "sha256": digest}]
-    theirs = fresh.state_dict()["encoder.features.16.conv.6.weight"]
-    assert not torch.equal(
-        trained.network.state_dict()["encoder.features.16.conv.6.weight"], theirs
-    )
+    start = make_network(trained.network_name).state_dict() | fresh.state_dict()
+    assert not torch.equal(trained.network.state_dict()[learnt], start[learnt])
 
 
 def test_folded_network_is_the_same_function(planted):
@@ -260,11 +259,12 @@ def test_settings_that_make_no_attack_are_refused(given, message):
         DefenceSettings(**{"sources": SOMETHING, **given})
 
 
-def test_alarm_is_above_all_but_one_clean_frame_in_a_hundred(
-    student, plane_folder, tmp_path, monkeypatch
+@pytest.mark.parametrize(("step", "threshold"), [(0.01, 1.98), (0.0001, masks.LEAST_ALARM)])
+def test_alarm_is_above_all_but_one_clean_frame_in_a_hundred_and_above_what_is_no_news(
+    student, tmp_path, monkeypatch, step, threshold
 ):
-    """Disagreements 0, 1, … 199 in hundredths: two may be above."""
-    answers = iter(np.random.default_rng(0).permutation(200) / 100)
+    """Disagreements of 0, 1, … 199 steps: two may be above."""
+    answers = iter(np.random.default_rng(0).permutation(200) * step)
     stub = SimpleNamespace(disagreement=None)
 
     def pipeline(frame):
@@ -279,13 +279,15 @@ def test_alarm_is_above_all_but_one_clean_frame_in_a_hundred(
     save(kept, Checkpoint("fast_mobilenet_v2", load(student).network, {"name": "any"}))
     held = (HeldOut(str(tmp_path), every=1),)
     fit_alarm(kept, SaliencySettings(**options(student, tmp_path, held_out=held)))
-    assert load(kept).spec["alarm"] == {"threshold": 1.98, "false_alarm_rate": 0.01}
+    alarm = load(kept).spec["alarm"]
+    assert alarm == {"threshold": pytest.approx(threshold), "false_alarm_rate": 0.01}
     assert load(kept).spec["name"] == "any"
 
 
 def test_alarm_of_a_training_is_the_disagreement_that_the_robot_sees(
-    student, plane_folder, tmp_path
+    student, plane_folder, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(masks, "LEAST_ALARM", 0.0)
     folder = plane_folder(number=3)
     held = (HeldOut(str(folder), every=1),)
     kept = saliency.train(
