@@ -71,6 +71,13 @@ def test_mask_of_other_weights_is_stale_and_says_which(planted):
     (found,) = [file for file in script["files"](planted) if file.name == path.name]
     digest = sha256_of(planted / "student-fast.safetensors")
     assert found.stale == (
-        f"trained for student-fast.safetensors of {'0' * 12}…, which is {digest[:12]} now"
+        f"made for student-fast.safetensors of {'0' * 12}…, which is {digest[:12]} now"
     )
     assert "mde train defence" in found.renew
+
+
+def test_mask_of_another_completion_is_only_to_be_shipped_again(planted):
+    nudge(planted / "completion-fast.safetensors")
+    found = {file.name: file.renew for file in script["files"](planted) if file.stale}
+    assert "scripts/ship.py" in found["student-fast-mask.safetensors"]
+    assert "mde train" not in found["student-fast-mask.safetensors"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mde_ros.checkpoint import Checkpoint, load, read_tensors
 from mde_ros.config import ConfigError, as_dict
 from mde_ros.networks import make_network
 from mde_ros.networks.motion import LightScaleNet, MotionNet, ScaleNet
-from mde_ros.networks.video import PoseNet, VideoNet, two_frames
+from mde_ros.networks.video import PoseNet, VideoNet
 from mde_ros.training import dynamic_mining as mining
 from mde_ros.training.batches import loader
 from mde_ros.training.dynamic_frames import Frames, Maps, TripletBatches, read_npz
@@ -26,6 +25,7 @@ from mde_ros.training.initial import load_encoder
 from mde_ros.training.loop import Companion, LoopSettings, fit
 from mde_ros.training.state import STATE
 from mde_ros.training.validation import validation
+from mde_ros.training.video import start_pose
 
 MODEL = "model.safetensors"
 Entry = tuple[int, int]  # a triplet, and the number of an object in it
@@ -54,8 +54,7 @@ class Training:
         if start is None:
             if s.initial:
                 load_encoder(depth, s.network, s.initial)
-            if s.network.endswith(s.pose_backbone):
-                pose.encoder = two_frames(deepcopy(depth.encoder))
+            start_pose(pose, s.pose_backbone, depth, s.network, s.initial)
         else:
             load_part(start / STATE, "companion.pose", pose)
             load_part(start / STATE, "companion.motion", motion)

@@ -146,16 +146,18 @@ def video_loss(settings: VideoSettings, pose: nn.Module, focal_px: float, fabric
     return of
 
 
-def make_pose(settings: VideoSettings, network: nn.Module) -> PoseNet:
-    """The pose network; its encoder starts from the weights of the network's if it is the same."""
-    pose = PoseNet(settings.pose_backbone)
-    if settings.network.endswith(settings.pose_backbone):
+def start_pose(pose: PoseNet, backbone: str, network: nn.Module, name: str, initial: str) -> None:
+    """Start a pose network's encoder from the weights of the depth network's if it is the same.
+
+    Args:
+        name: of the depth network.        initial: what that one started from.
+    """
+    if name.endswith(backbone):
         pose.encoder = two_frames(deepcopy(network.encoder))  # type: ignore[arg-type]
-    elif settings.initial == "imagenet":
-        encoder = make_backbone(settings.pose_backbone)
-        load_imagenet(encoder, imagenet_weights(settings.pose_backbone))
+    elif initial == "imagenet":
+        encoder = make_backbone(backbone)
+        load_imagenet(encoder, imagenet_weights(backbone))
         pose.encoder = two_frames(encoder)
-    return pose
 
 
 def size_for(settings: VideoSettings, camera: Camera) -> tuple[int, int]:
@@ -214,7 +216,8 @@ def train(settings: VideoSettings, out: Path, clips: list[Clip] | None = None) -
         fabric.global_rank,
         fabric.world_size,
     )
-    pose = make_pose(settings, network)
+    pose = PoseNet(settings.pose_backbone)
+    start_pose(pose, settings.pose_backbone, network, settings.network, settings.initial)
     optimizer = torch.optim.Adam([{"params": pose.parameters(), "peak": settings.pose_lr}])
     wrapped, wrapped_optimizer = fabric.setup(pose, optimizer)
     spec = {"name": settings.network, "focal_px": focal_px, "pixels": round(pixels)}
