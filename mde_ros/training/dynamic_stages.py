@@ -21,11 +21,10 @@ from mde_ros.training.dynamic_frames import Frames, Maps, TripletBatches, read_n
 from mde_ros.training.dynamic_objects import dynamic_loss, object_loss, scale_loss
 from mde_ros.training.dynamic_scene import Loss, scene_loss
 from mde_ros.training.dynamic_settings import DynamicSettings
-from mde_ros.training.initial import load_encoder
+from mde_ros.training.initial import load_encoder, start_pose
 from mde_ros.training.loop import Companion, LoopSettings, fit
 from mde_ros.training.state import STATE
 from mde_ros.training.validation import validation
-from mde_ros.training.video import start_pose
 
 MODEL = "model.safetensors"
 Entry = tuple[int, int]  # a triplet, and the number of an object in it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from mde_ros.networks import demands, make_network
 from mde_ros.networks.backbones import Backbone, load_imagenet, make_backbone
 from mde_ros.networks.saliency import LightSaliencyNet, SaliencyNet
 from mde_ros.networks.smoothing import SmoothingMask
+from mde_ros.networks.video import PoseNet, two_frames
 from mde_ros.runtime import ModelSpec, find_model, shipped_models
 
 # timm's name of each backbone's ImageNet weights; those of torchvision or Cadene where it has them.
@@ -146,3 +148,17 @@ def imagenet_weights(network: str) -> dict[str, Tensor]:
         return theirs
     # timm's MobileNet-V2 has the same tensors in the same order under names of its own.
     return dict(zip(own, theirs.values()))
+
+
+def start_pose(pose: PoseNet, backbone: str, network: nn.Module, name: str, initial: str) -> None:
+    """Start a pose network's encoder from the weights of the depth network's if it is the same.
+
+    Args:
+        name: of the depth network.        initial: what that one started from.
+    """
+    if name.endswith(backbone):
+        pose.encoder = two_frames(deepcopy(network.encoder))  # type: ignore[arg-type]
+    elif initial == "imagenet":
+        encoder = make_backbone(backbone)
+        load_imagenet(encoder, imagenet_weights(backbone))
+        pose.encoder = two_frames(encoder)

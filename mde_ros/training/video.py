@@ -13,7 +13,6 @@ with a LiDAR. The network's depth is that of the canonical focal length, as ever
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +27,8 @@ from mde_ros.frame import Camera
 from mde_ros.geometry import network_size
 from mde_ros.model import normalised_pixels
 from mde_ros.networks import NETWORKS, make_network
-from mde_ros.networks.backbones import BACKBONES, load_imagenet, make_backbone
-from mde_ros.networks.video import PoseNet, VideoNet, depth_of, two_frames
+from mde_ros.networks.backbones import BACKBONES
+from mde_ros.networks.video import PoseNet, VideoNet, depth_of
 from mde_ros.photometric import (
     focal_ratio,
     inverse,
@@ -40,7 +39,7 @@ from mde_ros.photometric import (
     warp,
 )
 from mde_ros.training.batches import loader
-from mde_ros.training.initial import imagenet_weights, load_encoder
+from mde_ros.training.initial import load_encoder, start_pose
 from mde_ros.training.loop import Companion, LoopSettings, fit, make_fabric
 from mde_ros.training.triplets import Clip, Triplets, VideoSource, load_clips
 from mde_ros.training.validation import HeldOut, validation
@@ -144,20 +143,6 @@ def video_loss(settings: VideoSettings, pose: nn.Module, focal_px: float, fabric
         return loss / len(disparities)
 
     return of
-
-
-def start_pose(pose: PoseNet, backbone: str, network: nn.Module, name: str, initial: str) -> None:
-    """Start a pose network's encoder from the weights of the depth network's if it is the same.
-
-    Args:
-        name: of the depth network.        initial: what that one started from.
-    """
-    if name.endswith(backbone):
-        pose.encoder = two_frames(deepcopy(network.encoder))  # type: ignore[arg-type]
-    elif initial == "imagenet":
-        encoder = make_backbone(backbone)
-        load_imagenet(encoder, imagenet_weights(backbone))
-        pose.encoder = two_frames(encoder)
 
 
 def size_for(settings: VideoSettings, camera: Camera) -> tuple[int, int]:
