@@ -19,16 +19,15 @@ class SmoothingMask(nn.Module):
     (N, 1, H, W) in [0, 1].
 
     A mask cannot smooth; but it can show of every pixel as much as lies along a smooth image s,
-    m = clamp(x·s / x·x, 0, 1) over the colours, and then of each so much less or more that what is
-    shown, averaged over 3 x 3 pixels, comes nearer to s: clamp(m - k x·mean(m x - s) / x·x, 0, 1).
-    So it takes back what an attack has added, for an attack is fine and depth is not. How much
+    m = clamp(x·s / x·x, 0, 1) over the colours; and then, TIMES times, so much less or more of it
+    that what is shown of 3 x 3 pixels comes nearer to s, m = clamp(m - k x·mean(m x - s) / x·x, 0,
+    1). So it takes back what an attack has added, for an attack is fine and depth is not. How much
     there is of what is fine about a pixel, and where the image is plainest, tells of an attack:
     that says over how many pixels x is averaged, and by how much g it is made fainter, to be s. A
     mask that only hides is s = g x.
     """
 
-    NEARER = 3.0  # k
-    TIMES = 2
+    TIMES, NEARER = 2, 3.0  # k
     # Of g, x and its averages over about 3, 6, 12 and 20 pixels, before training: at no noise where
     # the image is plainest (a level of 0, a deviation of 0.04), and per unit of it. What looks
     # clean is shown as it is; from there on the more is smoothed the noisier it is.
