@@ -39,7 +39,8 @@ def ifgsm(
     Args:
         loss_of: what is maximised; of an attack on N∘G that does not know G it is N's alone.
         x: (N, 3, H, W) normalised image.
-        epsilon: the largest change of a value; a tensor of shape (N, 1, 1, 1): of each image.
+        epsilon: the largest change of a value; a tensor of shape (N, 1, 1, 1) or (N, 1, H, W): of
+            each image, or of each pixel, 0 where it must stay.
         space: in what ε, α and the image's range are given: the normalised tensor, as published
             (0.1 is about 5.8 of 255 grey levels), or the unit interval of pixel values.
 
@@ -68,6 +69,20 @@ def ifgsm(
 def fgsm(loss_of: LossOf, x: Tensor, epsilon: float | Tensor, space: str = "normalised") -> Tensor:
     """One step of ifgsm (Goodfellow et al., ICLR 2015)."""
     return ifgsm(loss_of, x, epsilon, 1, space=space)
+
+
+def patch(share: float, like: Tensor) -> Tensor:
+    """Where a patch in the middle of images (N, C, H, W) is: 1 there, 0 elsewhere, (1, 1, H, W).
+
+    Args:
+        share: its side, of the shorter side of the image.
+    """
+    height, width = like.shape[2:]
+    side = max(1, round(share * min(height, width)))
+    top, left = (height - side) // 2, (width - side) // 2
+    where = like.new_zeros(1, 1, height, width)
+    where[..., top : top + side, left : left + side] = 1
+    return where
 
 
 def spoiling(predict: Predict, target: Tensor, objective: str = "l1") -> LossOf:

@@ -156,6 +156,12 @@ def make_parser() -> argparse.ArgumentParser:
     flag("--adversarial", metavar="MODEL", help="a depth network trained under attack, beside N")
     flag("--eps", nargs="+", type=float, metavar="E", help="largest change (0.05 0.1 0.15 0.2)")
     flag("--iterations", type=int, metavar="N", help="of IFGSM (10); 1 is FGSM")
+    flag(
+        "--patch",
+        type=float,
+        metavar="SHARE",
+        help="attack a square in the middle alone, this part of the image's shorter side",
+    )
     flag("--space", help="of eps: the normalised input (default), or unit, pixel values of 0 to 1")
     flag("--objective", help="what is made large: l1 (default), l2, rel, log10 or l_dif")
     flag("--target", help="auto, truth, or prediction: the depth of the clean image")
@@ -507,6 +513,7 @@ def run_attack(a: argparse.Namespace) -> int:
         "eps": a.eps and tuple(a.eps),
         "iterations": a.iterations,
         "space": a.space,
+        "patch": a.patch,
         "objective": a.objective,
         "target": a.target,
         "adaptive": False if a.no_adaptive else None,

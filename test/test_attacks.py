@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mde_ros.attacks import OBJECTIVES, fgsm, ifgsm, spoiling
+from mde_ros.attacks import OBJECTIVES, fgsm, ifgsm, patch, spoiling
 from mde_ros.losses import three_term
 from mde_ros.model import IMAGENET_STD
 
@@ -50,6 +50,17 @@ def test_one_step_is_the_image_plus_epsilon_times_the_sign_of_the_gradient(epsil
         ifgsm(lambda z: (weights * z).sum((1, 2, 3)), x, epsilon, 1),
     ):
         assert torch.equal(attacked, clamped(x + epsilon * weights.sign(), x))
+
+
+def test_patch_in_the_middle_is_all_that_its_attack_changes():
+    x, weights = images(), torch.randn(2, 3, 12, 16)
+    where = patch(0.5, x)
+    expected = torch.zeros(1, 1, 12, 16)
+    expected[..., 3:9, 5:11] = 1
+    assert torch.equal(where, expected)
+    attacked = ifgsm(lambda z: (weights * z).sum(), x, 0.2 * where, 3)
+    whole = ifgsm(lambda z: (weights * z).sum(), x, 0.2, 3)
+    assert torch.equal(attacked, torch.where(where > 0, whole, x))
 
 
 def test_small_steps_add_up_until_they_reach_the_ball():

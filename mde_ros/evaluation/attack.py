@@ -269,9 +269,12 @@ def print_attack(results: Mapping[str, Any], stderr: bool = False) -> None:
     console = Console(stderr=stderr)
     settings, scored = results["settings"]["attack"], results["frames_out"]
     against = {"truth": "measured depth", "prediction": "N's own clean depth"}[results["target"]]
+    where = (
+        f" on a patch of {settings['patch']:.0%} of the shorter side" if settings["patch"] else ""
+    )
     console.print(
-        f"{results['data']['name']}: {scored} frames, IFGSM of {settings['iterations']} iterations,"
-        f" RMSE in m against {against}",
+        f"{results['data']['name']}: {scored} frames, IFGSM of {settings['iterations']} iterations"
+        f"{where}, RMSE in m against {against}",
         highlight=False,
     )
     table = Table()

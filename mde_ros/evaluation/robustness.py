@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mde_ros.attacks import BESIDE, OBJECTIVES, SPACES, ifgsm, spoiling
+from mde_ros.attacks import BESIDE, OBJECTIVES, SPACES, ifgsm, patch, spoiling
 from mde_ros.config import ConfigError, as_dict, check, setting
 from mde_ros.defence import disagreement
 from mde_ros.evaluation.opened import Known, OpenPipeline, Seen, scored_frames, take
@@ -50,6 +50,12 @@ class AttackSettings:
         "normalised",
         "what eps is measured in: the network's input, or pixels of 0 to 1",
         choices=SPACES,
+    )
+    patch: float = setting(
+        0.0,
+        "attack a square in the middle alone, this share of the image's shorter side; 0: all of it",
+        low=0.0,
+        high=1.0,
     )
     objective: str = setting("l1", "error that is made large", choices=tuple(OBJECTIVES))
     target: str = setting(
@@ -133,6 +139,8 @@ def attack_frame(
     count = len(settings.eps)
     clean = seen.x.expand(count, -1, -1, -1)
     epsilon = clean.new_tensor(settings.eps).view(-1, 1, 1, 1)
+    if settings.patch:
+        epsilon = epsilon * patch(settings.patch, clean)
     away_from = torch.from_numpy(
         np.ascontiguousarray(known.truth_m, np.float32) * np.float32(beside)
     )

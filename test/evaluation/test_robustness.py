@@ -206,6 +206,19 @@ def test_without_truth_the_attack_leads_away_from_the_networks_own_depth(toys):
     assert table["N"]["attacked"]["0.1"]["rmse_m"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_patch_spoils_depth_where_it_is_and_nowhere_else(toys):
+    """The toy network sees one pixel at a time."""
+    data, settings = Data(2), AttackSettings(eps=(0.3,), iterations=2, patch=0.5)
+    table, _, _ = attacked(toys, data, settings)
+    inside = np.zeros((H, W), bool)
+    inside[H // 4 : H - H // 4, W // 2 - H // 4 : W // 2 + H // 4] = True
+    depths = [
+        np.where(inside, depth(worst(s.frame.image, 0.3)), depth(normalised(s.frame.image)))
+        for s in data
+    ]
+    assert table["N"]["attacked"]["0.3"]["rmse_m"] == pytest.approx(rmse(depths), rel=1e-4)
+
+
 def test_monitor_knows_the_disagreement_of_every_frame(toys):
     data, settings = Data(4), AttackSettings(eps=(0.3,), adaptive=False)
     _, tally, suspects = attacked(toys, data, settings, mask="curtain")
