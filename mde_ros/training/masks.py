@@ -28,9 +28,7 @@ from mde_ros.training.validation import HeldOut
 
 ASPECTS = (4 / 3, 16 / 9, 1.0)  # of the images trained on, one is drawn per batch
 FALSE_ALARMS = 0.01  # of clean frames
-LEAST_ALARM = (
-    0.03  # depth that differs by less is no news, however like each other clean frames are
-)
+LEAST_ALARM = 0.03  # depth that differs by less is no news
 
 
 def mask_loop() -> LoopSettings:
